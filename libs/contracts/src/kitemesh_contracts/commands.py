@@ -1,0 +1,120 @@
+"""What one service tells another to do: imperative, addressed, at least once.
+
+A command that grew past `INLINE_MAX_BYTES` travels as a `Parcel` that names the blob holding it. `carry` is the
+state of a classic turn: every worker returns it untouched, and only the orchestrator reads it.
+"""
+
+from typing import Final, Literal
+
+from msgspec import Raw, Struct
+
+from kitemesh_contracts.content import Message, Sampling, ToolCall
+
+INLINE_MAX_BYTES: Final = 256 * 1024
+"""Largest encoded message that travels by itself; see `Parcel`."""
+
+Mode = Literal["classic", "durable"]
+
+
+class Route(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a turn is answered, as the catalog resolved the request's `model`.
+
+    Attributes:
+        requested: What the client asked for, echoed in its answer.
+        models: Catalog model ids to try, in order.
+        pool: The model-runner pool that serves them.
+        agent: Catalog agent whose prompt, history window and rules apply.
+
+    """
+
+    requested: str
+    models: tuple[str, ...]
+    pool: str
+    agent: str | None = None
+
+
+class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaults=True):
+    """Begin a turn (gateway to orchestrator).
+
+    Attributes:
+        gateway: The replica that accepted the turn and holds its client.
+        key: Id of the API key, empty for the anonymous principal.
+        conversation: `None` when the caller asked that none be kept.
+        fresh: The conversation is made by this turn.
+        input: What is new in this request.
+        stream: The client wants deltas; otherwise only the closing event is sent.
+        budget_s: Seconds the whole turn may take, counted by each service on its own monotonic clock.
+        accepted_at_ms: Epoch milliseconds on the gateway's clock; shown, never compared.
+
+    """
+
+    turn: str
+    tenant: str
+    gateway: str
+    mode: Mode
+    route: Route
+    input: tuple[Message, ...]
+    accepted_at_ms: int
+    budget_s: float
+    key: str = ""
+    request: str | None = None
+    conversation: str | None = None
+    fresh: bool = False
+    sampling: Sampling = Sampling()
+    stream: bool = False
+
+
+class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defaults=True):
+    """Call a model once (orchestrator to model-runner).
+
+    Attributes:
+        messages: The whole prompt, in order.
+        budget_s: Seconds left for this step.
+
+    """
+
+    turn: str
+    tenant: str
+    gateway: str
+    mode: Mode
+    step: int
+    attempt: int
+    models: tuple[str, ...]
+    messages: tuple[Message, ...]
+    budget_s: float
+    sampling: Sampling = Sampling()
+    stream: bool = False
+    carry: Raw = Raw(b"null")
+
+
+class RunCalls(Struct, frozen=True, kw_only=True, tag="calls.run", omit_defaults=True):
+    """Run the calls of one step and pool, concurrently (orchestrator to tool-executor)."""
+
+    turn: str
+    tenant: str
+    gateway: str
+    mode: Mode
+    step: int
+    attempt: int
+    calls: tuple[ToolCall, ...]
+    budget_s: float
+    carry: Raw = Raw(b"null")
+
+
+class CancelTurn(Struct, frozen=True, kw_only=True, tag="turn.cancel"):
+    """Stop working on a turn (broadcast); repeated until its closing event is seen."""
+
+    turn: str
+    tenant: str
+    reason: str
+
+
+class Parcel(Struct, frozen=True, kw_only=True, tag="parcel"):
+    """Stands for a message too large to travel: its bytes are the named blob."""
+
+    tenant: str
+    blob: str
+    size: int
+
+
+Command = StartTurn | Generate | RunCalls | CancelTurn

@@ -1,0 +1,91 @@
+"""What a gateway relays while a turn runs: frames of visible changes, then one closing event.
+
+Frames are lossy for a classic turn and numbered so that a loss is seen. The closing event carries the whole answer,
+so a caller that does not stream needs nothing else.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from kitemesh_contracts.content import FinishReason, ToolCall, Usage
+from kitemesh_contracts.errors import ErrorInfo
+from kitemesh_contracts.events import StepTimings
+
+TurnOutcome = Literal["completed", "failed", "cancelled"]
+
+
+class TextDelta(Struct, frozen=True, kw_only=True, tag="text"):
+    """More of the answer."""
+
+    text: str
+
+
+class ReasoningDelta(Struct, frozen=True, kw_only=True, tag="reasoning"):
+    """More of the model's reasoning, where the provider shows it."""
+
+    text: str
+
+
+class CallDelta(Struct, frozen=True, kw_only=True, tag="call", omit_defaults=True):
+    """More of a tool call.
+
+    Attributes:
+        index: The call's place among those of its step.
+        id: Given with the first piece of the call only, as is `name`.
+        arguments: The next piece of the JSON text.
+
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+Delta = TextDelta | ReasoningDelta | CallDelta
+
+
+class Frame(Struct, frozen=True, kw_only=True, tag="frame"):
+    """Changes that go out together.
+
+    Attributes:
+        n: Its number within the attempt, from 1, without gaps.
+        offset: Characters of answer text that the attempt had published before this frame.
+
+    """
+
+    n: int
+    offset: int
+    items: tuple[Delta, ...]
+
+
+class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaults=True):
+    """A turn is over; published once its end is stored or known not to be.
+
+    Attributes:
+        outcome: `error` is given for `failed` and `cancelled`.
+        attempt: The attempt whose answer counts; `last` is its last frame's number.
+        text: The whole answer of the last step.
+        stored: The conversation in the store has this turn.
+
+    """
+
+    turn: str
+    tenant: str
+    outcome: TurnOutcome
+    step: int
+    attempt: int
+    last: int = 0
+    model: str = ""
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    finish: FinishReason | None = None
+    usage: Usage = Usage()
+    error: ErrorInfo | None = None
+    stored: bool = True
+    timings: StepTimings = StepTimings()
+
+
+Relayed = Frame | TurnEnded

@@ -1,0 +1,112 @@
+"""Subjects: built and parsed here and nowhere else. Every token is `[A-Za-z0-9_-]+`, ids come last."""
+
+from typing import Final, NamedTuple
+
+from kitemesh_contracts.errors import ContractViolation
+from kitemesh_contracts.ids import is_id
+
+ROOT: Final = "km.v1"
+
+
+def _join(*tokens: str) -> str:
+    for token in tokens:
+        if not is_id(token):
+            raise ContractViolation("a subject token is not [A-Za-z0-9_-]{1,64}")
+    return ROOT + "." + ".".join(tokens)
+
+
+def turn_start(turn: str) -> str:
+    """Subject of an accepted turn."""
+    return _join("turn", "start", turn)
+
+
+def control_start(turn: str) -> str:
+    """Subject of a promoted or re-driven turn."""
+    return _join("control", "start", turn)
+
+
+def event(kind: str, turn: str) -> str:
+    """Subject of an event; `kind` is its tag, such as `step.generated`."""
+    return _join("event", *kind.split("."), turn)
+
+
+def model_job(pool: str, priority: str, lane: int, turn: str) -> str:
+    """Subject of a model call."""
+    return _join("model", pool, priority, str(lane), turn)
+
+
+def tool_job(pool: str, priority: str, lane: int, turn: str) -> str:
+    """Subject of tool calls."""
+    return _join("tool", pool, priority, str(lane), turn)
+
+
+def live(gateway: str, turn: str, step: int, attempt: int) -> str:
+    """Subject of a classic turn's frames and closing event; core only."""
+    return _join("live", gateway, turn, str(step), str(attempt))
+
+
+def live_of(gateway: str) -> str:
+    """Wildcard over everything a gateway relays live."""
+    return _join("live", gateway) + ".>"
+
+
+def cancel(turn: str) -> str:
+    """Subject of the broadcast that stops a turn."""
+    return _join("ctl", "cancel", turn)
+
+
+CANCEL_ALL: Final = f"{ROOT}.ctl.cancel.*"
+
+
+def key_changed(key: str) -> str:
+    """Subject of the broadcast that a key was revoked or changed."""
+    return _join("ctl", "key", key)
+
+
+KEY_ALL: Final = f"{ROOT}.ctl.key.*"
+CATALOG_CHANGED: Final = f"{ROOT}.ctl.catalog.changed"
+
+
+def beat(service: str, replica: str) -> str:
+    """Subject of a replica's sign of life."""
+    return _join("beat", service, replica)
+
+
+def beats_of(service: str) -> str:
+    """Wildcard over the signs of life of a service."""
+    return _join("beat", service) + ".*"
+
+
+def dead(stream: str, turn: str) -> str:
+    """Subject of a dead letter's reference."""
+    return _join("dead", stream, turn)
+
+
+class LiveAddress(NamedTuple):
+    """What a live subject says."""
+
+    gateway: str
+    turn: str
+    step: int
+    attempt: int
+
+
+def parse_live(subject: str) -> LiveAddress:
+    """Read a live subject.
+
+    Raises:
+        ContractViolation: It is none.
+
+    """
+    try:
+        root, version, kind, gateway, turn, step, attempt = subject.split(".")
+        if (root, version, kind) == ("km", "v1", "live"):
+            return LiveAddress(gateway, turn, int(step), int(attempt))
+    except ValueError as exc:
+        raise ContractViolation("not a live subject") from exc
+    raise ContractViolation("not a live subject")
+
+
+def last_token(subject: str) -> str:
+    """Return the id that a subject ends with."""
+    return subject.rsplit(".", 1)[-1]

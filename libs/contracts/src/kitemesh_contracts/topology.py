@@ -1,0 +1,200 @@
+"""Streams and consumers as data; one bootstrap command makes the server agree with it.
+
+The waits follow from what the cluster promises: work is taken over within 10 s of a crash, and a message that kills
+its worker is delivered at most five times. Change them together.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, NamedTuple
+
+from kitemesh_contracts.subjects import ROOT
+
+Retention = Literal["workqueue", "limits"]
+Storage = Literal["file", "memory"]
+Discard = Literal["old", "new"]
+
+PRIORITIES: Final = ("interactive",)
+"""Priority tokens, most urgent first."""
+
+ORCHESTRATOR_ACK_WAIT_S: Final = 5.0
+WORKER_ACK_WAIT_S: Final = 6.0
+WORKER_HEARTBEAT_S: Final = 2.0
+DUPLICATE_WINDOW_S: Final = 600.0
+
+_HOUR_S: Final = 3600.0
+_DAY_S: Final = 24 * _HOUR_S
+_MIB: Final = 1024 * 1024
+
+TURN: Final = "KM_TURN"
+CONTROL: Final = "KM_CONTROL"
+EVENT: Final = "KM_EVENT"
+MODEL: Final = "KM_MODEL"
+TOOL: Final = "KM_TOOL"
+OUT: Final = "KM_OUT"
+TIMER: Final = "KM_TIMER"
+DEAD: Final = "KM_DEAD"
+
+ADVISORY_MAX_DELIVERIES: Final = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+ADVISORY_TERMINATED: Final = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
+
+
+class ConsumerSpec(NamedTuple):
+    """A durable pull consumer with explicit acks.
+
+    Attributes:
+        max_deliver: Deliveries before the server gives up and sends an advisory.
+        max_ack_pending: Deliveries that may be outstanding over all its workers.
+
+    """
+
+    name: str
+    stream: str
+    filter_subject: str
+    ack_wait_s: float
+    max_deliver: int
+    max_ack_pending: int = 10_000
+
+
+class StreamSpec(NamedTuple):
+    """A stream, its limits and its consumers. `-1` means no limit, as on the server."""
+
+    name: str
+    subjects: tuple[str, ...]
+    retention: Retention
+    storage: Storage
+    max_age_s: float
+    max_msgs: int = -1
+    max_bytes: int = -1
+    discard: Discard = "old"
+    allow_direct: bool = False
+    allow_schedules: bool = False
+    duplicate_window_s: float = DUPLICATE_WINDOW_S
+    consumers: tuple[ConsumerSpec, ...] = ()
+
+
+class Pool(NamedTuple):
+    """A set of workers that scale together.
+
+    Attributes:
+        lanes: Queues that tenants are hashed over, for fairness.
+
+    """
+
+    name: str
+    lanes: int = 1
+
+
+def lane_consumer(pool: str, priority: str, lane: int) -> str:
+    """Name the durable consumer of one pool, priority and lane."""
+    return f"{pool}-{priority}-{lane}"
+
+
+def _lanes(stream: str, kind: str, pools: Iterable[Pool]) -> tuple[ConsumerSpec, ...]:
+    return tuple(
+        ConsumerSpec(
+            name=lane_consumer(pool.name, priority, lane),
+            stream=stream,
+            filter_subject=f"{ROOT}.{kind}.{pool.name}.{priority}.{lane}.*",
+            ack_wait_s=WORKER_ACK_WAIT_S,
+            max_deliver=4,
+        )
+        for pool in pools
+        for priority in PRIORITIES
+        for lane in range(pool.lanes)
+    )
+
+
+def _orchestrator(stream: str, name: str, subject: str) -> ConsumerSpec:
+    return ConsumerSpec(name, stream, subject, ack_wait_s=ORCHESTRATOR_ACK_WAIT_S, max_deliver=5)
+
+
+def topology(
+    model_pools: Sequence[Pool] = (Pool("default"),),
+    tool_pools: Sequence[Pool] = (Pool("default"),),
+    *,
+    turn_queue_max: int = 10_000,
+    out_max_bytes: int = 256 * _MIB,
+) -> tuple[StreamSpec, ...]:
+    """List every stream with its consumers.
+
+    Args:
+        model_pools: Pools of model-runners.
+        tool_pools: Pools of tool-executors.
+        turn_queue_max: Accepted turns that may wait; more are refused. The only stream that refuses.
+        out_max_bytes: Memory for the captured deltas of durable turns.
+
+    """
+    return (
+        StreamSpec(
+            TURN,
+            (f"{ROOT}.turn.start.*",),
+            "workqueue",
+            "file",
+            _HOUR_S,
+            max_msgs=turn_queue_max,
+            discard="new",
+            consumers=(_orchestrator(TURN, "orchestrator-turn", f"{ROOT}.turn.start.*"),),
+        ),
+        StreamSpec(
+            CONTROL,
+            (f"{ROOT}.control.*.*",),
+            "workqueue",
+            "file",
+            _HOUR_S,
+            consumers=(_orchestrator(CONTROL, "orchestrator-control", f"{ROOT}.control.*.*"),),
+        ),
+        StreamSpec(
+            EVENT,
+            (f"{ROOT}.event.*.*.*",),
+            "workqueue",
+            "file",
+            _HOUR_S,
+            allow_direct=True,
+            consumers=(_orchestrator(EVENT, "orchestrator-event", f"{ROOT}.event.*.*.*"),),
+        ),
+        StreamSpec(
+            MODEL,
+            (f"{ROOT}.model.*.*.*.*",),
+            "workqueue",
+            "file",
+            _HOUR_S,
+            consumers=_lanes(MODEL, "model", model_pools),
+        ),
+        StreamSpec(
+            TOOL,
+            (f"{ROOT}.tool.*.*.*.*",),
+            "workqueue",
+            "file",
+            _HOUR_S,
+            consumers=_lanes(TOOL, "tool", tool_pools),
+        ),
+        StreamSpec(
+            OUT,
+            (f"{ROOT}.out.>",),
+            "limits",
+            "memory",
+            _HOUR_S,
+            max_bytes=out_max_bytes,
+            allow_direct=True,
+        ),
+        StreamSpec(
+            TIMER,
+            (f"{ROOT}.timer.>",),
+            "limits",
+            "file",
+            _DAY_S,
+            allow_schedules=True,
+            consumers=(ConsumerSpec("timers", TIMER, f"{ROOT}.timer.due.>", ORCHESTRATOR_ACK_WAIT_S, 5),),
+        ),
+        StreamSpec(
+            DEAD,
+            (f"{ROOT}.dead.>", f"{ADVISORY_MAX_DELIVERIES}.>", f"{ADVISORY_TERMINATED}.>"),
+            "limits",
+            "file",
+            14 * _DAY_S,
+            consumers=(
+                ConsumerSpec("dead-exhausted", DEAD, f"{ADVISORY_MAX_DELIVERIES}.>", ORCHESTRATOR_ACK_WAIT_S, -1),
+                ConsumerSpec("dead-terminated", DEAD, f"{ADVISORY_TERMINATED}.>", ORCHESTRATOR_ACK_WAIT_S, -1),
+            ),
+        ),
+    )

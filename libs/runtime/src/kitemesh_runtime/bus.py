@@ -1,0 +1,113 @@
+"""The bus as services see it. The one adapter is `bus_nats`; its tests run against the real server.
+
+Delivery is at least once. A handler that must not run twice makes itself idempotent by the message id or by the
+store, never by the acknowledgement.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol
+
+
+class Receipt(NamedTuple):
+    """A stream's answer to a publication.
+
+    Attributes:
+        sequence: Where the message stands in the stream.
+        duplicate: The message id was known; nothing was stored again.
+
+    """
+
+    sequence: int
+    duplicate: bool
+
+
+class Delivery(Protocol):
+    """One delivery of one message from a work queue. Every answer is fire-and-forget and at most the first counts."""
+
+    subject: str
+    data: bytes
+
+    @property
+    def deliveries(self) -> int:
+        """How often the message was delivered, this time included."""
+
+    @property
+    def sequence(self) -> int:
+        """Where the message stands in its stream."""
+
+    @property
+    def published_at_s(self) -> float:
+        """When the stream stored the message, epoch seconds of the server's clock."""
+
+    def ack(self) -> None:
+        """Remove the message from the queue."""
+
+    def in_progress(self) -> None:
+        """Put off redelivery by one more ack wait."""
+
+    def nak(self, delay_s: float = 0.0) -> None:
+        """Ask for redelivery; counts as a delivery."""
+
+    def term(self, reason: str) -> None:
+        """Give the message up: the server sends the advisory that the dead-letter mover reads."""
+
+
+class Pull(Protocol):
+    """A continuous pull from one consumer; deliveries arrive at the callback while there is credit."""
+
+    def add_credit(self, n: int) -> None:
+        """Allow `n` more deliveries; each delivery uses one."""
+
+    async def stop(self) -> None:
+        """Take the credit back. Deliveries already under way may still arrive, for a moment."""
+
+
+class Subscription(Protocol):
+    """Interest in a core subject."""
+
+    async def stop(self) -> None:
+        """End the interest."""
+
+
+Listener = Callable[[str, bytes], None]
+"""Called in the read loop with subject and payload: it must neither block nor raise."""
+
+Waker = Callable[[], Awaitable[None]]
+
+
+class Bus(Protocol):
+    """Publish, subscribe and pull. Every method raises `Unavailable` (`bus.down`) when the server does not answer."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands at this moment."""
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Return once connected, or raise `Unavailable`."""
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call back after every reconnect."""
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """Send on core NATS: no acknowledgement, lost while disconnected."""
+
+    async def send(self, subject: str, payload: bytes, *, msg_id: str, timeout_s: float = 2.5) -> Receipt:
+        """Store in the stream that listens on the subject, retrying under the same id until the time is up.
+
+        Raises:
+            Busy: The stream is full (`queue.full`).
+            Unavailable: No acknowledgement in time; the message may or may not be stored.
+
+        """
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Send on core NATS and return the first answer."""
+
+    async def subscribe(self, subject: str, listener: Listener, *, queue: str = "") -> Subscription:
+        """Listen on a core subject; renewed by itself after a reconnect."""
+
+    async def pull(self, stream: str, consumer: str, on_delivery: Callable[[Delivery], None]) -> Pull:
+        """Start a continuous pull, without credit."""
+
+    async def barrier(self, *, timeout_s: float = 2.5) -> None:
+        """Return once the server has processed everything sent before, subscriptions included."""

@@ -1,0 +1,245 @@
+"""The store ports. Each has a Mongo adapter and a memory twin, and one conformance suite that runs on both.
+
+Every call names the tenant, and what belongs to another tenant behaves as if it did not exist. A store that cannot be
+reached raises `Unavailable` (`store.down`). Times are the database's own clock; the twins take a `Clock`.
+"""
+
+from typing import Literal, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from kitemesh_contracts.commands import Mode
+from kitemesh_contracts.content import AssistantMessage, Message, Usage
+from kitemesh_contracts.deltas import TurnOutcome
+from kitemesh_contracts.errors import ErrorInfo
+from kitemesh_contracts.events import StepTimings
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """A turn in a conversation's queue, with the bytes of its start."""
+
+    turn: str
+    start: bytes
+
+
+class Conversation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A conversation: its lock, its queue and its counters.
+
+    Attributes:
+        active: The turn that holds the lock.
+        active_until_s: When the lock may be taken away, epoch seconds of the database's clock.
+        active_started: The holder's start was taken up.
+        waiting: Turns to run next, in order.
+        turns: Turns that ever held the lock; the holder's ordinal.
+        promotions: How often a waiting turn was promoted or its start published again.
+
+    """
+
+    id: str
+    tenant: str
+    created_at_s: float
+    updated_at_s: float
+    agent: str | None = None
+    active: str | None = None
+    active_until_s: float | None = None
+    active_started: bool = False
+    waiting: tuple[Waiting, ...] = ()
+    turns: int = 0
+    promotions: int = 0
+
+
+class Seat(NamedTuple):
+    """What `take` answered.
+
+    Attributes:
+        place: `active` (the lock is the turn's, now or already), `waiting` (queued, now or already), `full` (the queue
+            is at its bound) or `unknown` (no such conversation of this tenant).
+        ordinal: The turn's number within the conversation, when `active`.
+
+    """
+
+    place: Literal["active", "waiting", "full", "unknown"]
+    ordinal: int = 0
+
+
+class Promoted(NamedTuple):
+    """A waiting turn that now holds the lock and whose start must be published as promotion number `n`."""
+
+    tenant: str
+    conversation: str
+    turn: str
+    start: bytes
+    n: int
+
+
+class Conversations(Protocol):
+    """Conversations, each one's lock and queue."""
+
+    async def create(self, tenant: str, conversation: str, turn: str, *, agent: str | None) -> None:
+        """Insert a conversation whose lock the turn holds (ordinal 1); grouped. Twice is the same as once."""
+
+    async def get(self, tenant: str, conversation: str) -> Conversation | None:
+        """Return the conversation, or `None`."""
+
+    async def take(self, tenant: str, conversation: str, turn: str, start: bytes, *, max_waiting: int) -> Seat:
+        """Take the lock, or a place in the queue, in one write. A turn found there keeps its place.
+
+        A lock that ran out counts as free, but goes to the first who waits. A promoted turn that calls this is started.
+        """
+
+    async def release(self, tenant: str, conversation: str, turn: str, *, agent: str | None = None) -> Promoted | None:
+        """Give the lock up and promote the first who waits; a conversation not yet inserted is inserted, unlocked.
+
+        Grouped while nobody waits. A turn that does not hold the lock changes nothing.
+        """
+
+    async def leave(self, tenant: str, conversation: str, turn: str) -> bool:
+        """Take a waiting turn out of the queue; tell whether it was there."""
+
+    async def renew(self, tenant: str, conversation: str, turn: str) -> None:
+        """Put the lock's end 30 s ahead; grouped. Nothing happens unless the turn holds it."""
+
+    async def sweep(self, *, limit: int = 100) -> list[Promoted]:
+        """Free locks that ran out and promote who waits; repeat promotions not taken up for 5 s. Over all tenants."""
+
+
+class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A turn as it is stored when it ends.
+
+    Attributes:
+        ordinal: Its number within the conversation.
+        input: What the request brought.
+        answer: The final, or partial, answer; `None` when nothing was generated.
+        accepted_at_ms: Epoch milliseconds on the gateway's clock.
+
+    """
+
+    id: str
+    tenant: str
+    status: TurnOutcome
+    mode: Mode
+    model: str
+    conversation: str | None = None
+    ordinal: int = 0
+    key: str = ""
+    agent: str | None = None
+    served_by: str = ""
+    request: str | None = None
+    input: tuple[Message, ...] = ()
+    answer: AssistantMessage | None = None
+    usage: Usage = Usage()
+    error: ErrorInfo | None = None
+    finish: str | None = None
+    timings: StepTimings = StepTimings()
+    accepted_at_ms: int = 0
+    ended_at_ms: int = 0
+
+
+class Turns(Protocol):
+    """Turns that have ended."""
+
+    async def put(self, tenant: str, record: TurnRecord) -> None:
+        """Store an ended turn; grouped. The first one stored under an id stays."""
+
+    async def get(self, tenant: str, turn: str) -> TurnRecord | None:
+        """Return the turn, or `None`."""
+
+    async def recent(self, tenant: str, conversation: str, *, limit: int) -> list[TurnRecord]:
+        """Return the newest `limit` turns that have an answer, oldest first."""
+
+
+class Claim(NamedTuple):
+    """What `claim` answered.
+
+    Attributes:
+        won: The value is the caller's turn's now.
+        turn: Whose it is; the caller's own when won.
+
+    """
+
+    won: bool
+    turn: str
+
+
+class Claims(Protocol):
+    """What must be unique within a tenant: client message ids and idempotency keys."""
+
+    async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
+        """Insert the claim, or say whose it is; a claim past its 30 s whose turn is not stored is taken over.
+
+        A take-over keeps the turn id that the claim names, so that a thawed claimant repeats instead of doubling.
+        """
+
+    async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:
+        """Put the claim's end 30 s ahead; tell whether it is still the turn's."""
+
+    async def settle(self, tenant: str, kind: str, value: str, turn: str) -> None:
+        """Mark the turn as stored: the claim stays valid until retention ends it."""
+
+    async def drop(self, tenant: str, kind: str, value: str, turn: str) -> None:
+        """Remove the claim of a turn that certainly never began."""
+
+
+class KeyRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An API key. The key itself is never stored.
+
+    Attributes:
+        id: The eight characters that people may see.
+        digest: HMAC-SHA256 of the whole key under the installation's pepper, hexadecimal.
+        default_agent: Answers where a request names none.
+        models: Catalog ids, `agent:…` and `group:…` that it may use; `None` allows all.
+        expires_at_s: Epoch seconds; `None` never.
+
+    """
+
+    id: str
+    tenant: str
+    digest: str
+    scopes: tuple[str, ...]
+    created_at_s: float
+    name: str = ""
+    default_agent: str | None = None
+    models: tuple[str, ...] | None = None
+    expires_at_s: float | None = None
+    revoked_at_s: float | None = None
+
+
+class Keys(Protocol):
+    """API keys."""
+
+    async def put(self, tenant: str, record: KeyRecord) -> None:
+        """Store a new key.
+
+        Raises:
+            Conflict: The id or the digest is taken (`store.duplicate`).
+
+        """
+
+    async def find(self, digest: str) -> KeyRecord | None:
+        """Return the key with that digest, of whatever tenant: the only lookup that starts without one."""
+
+    async def list(self, tenant: str) -> list[KeyRecord]:
+        """Return the tenant's keys, newest first."""
+
+    async def revoke(self, tenant: str, key: str) -> KeyRecord | None:
+        """Revoke the key for good and return it; again is the same. `None` when there is none."""
+
+
+class Blobs(Protocol):
+    """Bytes too large to travel or to embed."""
+
+    async def put(self, tenant: str, data: bytes, *, keep_s: float) -> str:
+        """Store the bytes for at least `keep_s` seconds and return their id."""
+
+    async def get(self, tenant: str, blob: str) -> bytes | None:
+        """Return the bytes, or `None`."""
+
+
+class Stores(NamedTuple):
+    """All the stores, opened together."""
+
+    conversations: Conversations
+    turns: Turns
+    claims: Claims
+    keys: Keys
+    blobs: Blobs

@@ -1,0 +1,1 @@
+"""The kitemesh model-runner service."""
