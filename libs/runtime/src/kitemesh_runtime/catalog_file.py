@@ -1,0 +1,88 @@
+"""The catalog file: read once at the start, then watched. A bad new file is refused whole and the old one serves on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from kitemesh_runtime.catalog import Catalog, CatalogError, parse
+
+log: Final = structlog.get_logger()
+
+POLL_S: Final = 1.0
+
+
+def read(path: Path) -> Catalog:
+    """Read a catalog file.
+
+    Raises:
+        CatalogError: It cannot be read or used.
+
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise CatalogError([f"{path}: {exc}"]) from exc
+
+
+class CatalogHandle:
+    """The catalog that serves now. Read `current` anew for every piece of work."""
+
+    def __init__(self, path: Path, catalog: Catalog) -> None:
+        self.path = path
+        self.current = catalog
+        self._stamp = _stamp(path)
+        self._listeners: list[Callable[[Catalog], None]] = []
+
+    def on_change(self, listener: Callable[[Catalog], None]) -> None:
+        """Call back with each new catalog, after it serves."""
+        self._listeners.append(listener)
+
+    def reload_if_changed(self) -> None:
+        """Read the file again when it changed; a bad one is logged and the old one stays."""
+        stamp = _stamp(self.path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            catalog = read(self.path)
+        except CatalogError as exc:
+            log.error("catalog.refused", problems=exc.problems)  # noqa: TRY400  the problems say it all
+            return
+        self.current = catalog
+        log.info("catalog.loaded", models=len(catalog.models), agents=len(catalog.agents), groups=len(catalog.groups))
+        for listener in self._listeners:
+            listener(catalog)
+
+    async def watch(self) -> None:
+        """Look for changes for ever."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            self.reload_if_changed()
+
+
+@asynccontextmanager
+async def open_catalog(path: Path) -> AsyncIterator[CatalogHandle]:
+    """Read the catalog and keep it fresh while inside.
+
+    Raises:
+        CatalogError: The first read failed.
+
+    """
+    handle = CatalogHandle(path, read(path))
+    watcher = asyncio.create_task(handle.watch(), name="catalog-watch")
+    try:
+        yield handle
+    finally:
+        watcher.cancel()
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (status.st_mtime_ns, status.st_size, status.st_ino)

@@ -1,0 +1,144 @@
+"""Every metric of every service, in one list; `docs/metrics.md` is generated from it.
+
+Base units, `_total` on counters, labels from closed sets: never a tenant, an id or a text from outside.
+"""
+
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY: Final = CollectorRegistry()
+
+FAST_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+TURN_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+HTTP_REQUESTS: Final = Counter(
+    "kitemesh_http_requests_total",
+    "HTTP requests answered, by dialect and status.",
+    ["dialect", "status"],
+    registry=REGISTRY,
+)
+HTTP_DURATION: Final = Histogram(
+    "kitemesh_http_duration_seconds",
+    "Time from the request's first byte to the answer's last, by dialect.",
+    ["dialect"],
+    buckets=TURN_BUCKETS,
+    registry=REGISTRY,
+)
+FIRST_EVENT: Final = Histogram(
+    "kitemesh_first_event_seconds",
+    "Time from the request to the first event of its stream.",
+    buckets=TURN_BUCKETS,
+    registry=REGISTRY,
+)
+STREAMS_OPEN: Final = Gauge("kitemesh_streams_open", "SSE streams open now.", registry=REGISTRY)
+STREAMS_CUT: Final = Counter("kitemesh_streams_cut_total", "Streams cut, by reason.", ["reason"], registry=REGISTRY)
+FRAMES_RELAYED: Final = Counter("kitemesh_frames_relayed_total", "Delta frames relayed to clients.", registry=REGISTRY)
+FRAMES_LOST: Final = Counter(
+    "kitemesh_frames_lost_total",
+    "Turns whose live frames had a gap and were completed from the closing event.",
+    registry=REGISTRY,
+)
+TURNS_ENDED: Final = Counter(
+    "kitemesh_turns_ended_total", "Turns ended, by mode and outcome.", ["mode", "outcome"], registry=REGISTRY
+)
+TURNS_UNSTORED: Final = Counter(
+    "kitemesh_turns_unstored_total", "Turns answered while their write to the store had failed.", registry=REGISTRY
+)
+TURNS_WAITING: Final = Gauge(
+    "kitemesh_turns_write_waiting", "Ended turns whose write is being retried.", registry=REGISTRY
+)
+DELIVERIES: Final = Counter(
+    "kitemesh_deliveries_total", "Deliveries handled, by queue and outcome.", ["queue", "outcome"], registry=REGISTRY
+)
+DELIVERY_DURATION: Final = Histogram(
+    "kitemesh_delivery_duration_seconds",
+    "Time a delivery was held, by queue.",
+    ["queue"],
+    buckets=TURN_BUCKETS,
+    registry=REGISTRY,
+)
+REDELIVERIES: Final = Counter(
+    "kitemesh_redeliveries_total",
+    "Deliveries that were not the first of their message, by queue.",
+    ["queue"],
+    registry=REGISTRY,
+)
+QUEUE_WAIT: Final = Histogram(
+    "kitemesh_queue_wait_seconds",
+    "Time a message waited in its queue.",
+    ["queue"],
+    buckets=FAST_BUCKETS,
+    registry=REGISTRY,
+)
+SLOTS: Final = Gauge("kitemesh_slots", "Work that this process may do at once.", registry=REGISTRY)
+SLOTS_USED: Final = Gauge("kitemesh_slots_used", "Work that this process does now.", registry=REGISTRY)
+DEAD_LETTERS: Final = Counter(
+    "kitemesh_dead_letters_total", "Messages given up, by stream and reason.", ["stream", "reason"], registry=REGISTRY
+)
+MODEL_CALLS: Final = Counter(
+    "gen_ai_client_operations_total",
+    "Model calls ended, by provider kind and outcome.",
+    ["provider", "outcome"],
+    registry=REGISTRY,
+)
+MODEL_DURATION: Final = Histogram(
+    "gen_ai_client_operation_duration_seconds",
+    "Time of a model call.",
+    ["provider"],
+    buckets=TURN_BUCKETS,
+    registry=REGISTRY,
+)
+MODEL_FIRST_TOKEN: Final = Histogram(
+    "gen_ai_server_time_to_first_token_seconds",
+    "Time from a model call to its first token.",
+    ["provider"],
+    buckets=TURN_BUCKETS,
+    registry=REGISTRY,
+)
+MODEL_TOKENS: Final = Counter(
+    "kitemesh_model_tokens_total", "Tokens in and out, as providers report them.", ["direction"], registry=REGISTRY
+)
+STORE_DURATION: Final = Histogram(
+    "kitemesh_store_duration_seconds",
+    "Time of a store operation.",
+    ["operation"],
+    buckets=FAST_BUCKETS,
+    registry=REGISTRY,
+)
+DEPENDENCY_UP: Final = Gauge(
+    "kitemesh_dependency_up",
+    "1 while the last real operation on the dependency succeeded.",
+    ["dependency"],
+    registry=REGISTRY,
+)
+BUS_RECONNECTS: Final = Counter("kitemesh_bus_reconnects_total", "Reconnects to NATS.", registry=REGISTRY)
+BUS_ERRORS: Final = Counter("kitemesh_bus_errors_total", "Asynchronous errors reported by NATS.", registry=REGISTRY)
+LOOP_LAG: Final = Gauge("kitemesh_loop_lag_seconds", "How late the event loop's last tick was.", registry=REGISTRY)
+
+for _collector in (ProcessCollector, PlatformCollector, GCCollector):
+    _collector(registry=REGISTRY)
+
+
+class Description(NamedTuple):
+    """One metric, as the documentation lists it."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...]
+
+
+def describe() -> list[Description]:
+    """List our own metrics, sorted by name."""
+    rows = []
+    for metric in globals().values():
+        if isinstance(metric, Counter | Gauge | Histogram):
+            (family,) = metric.describe()
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = tuple(metric._labelnames)  # noqa: SLF001  the library shows them nowhere else
+            rows.append(Description(name, family.type, family.documentation, labels))
+    return sorted(rows)

@@ -1,0 +1,150 @@
+"""Settings: one frozen model for each service, read from `KITEMESH_*` variables and from nowhere else.
+
+Every mistake is reported at once. A variable of our prefix that no kitemesh service knows is a mistake too, so a typo
+does not silently keep a default.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+PREFIX: Final = "KITEMESH_"
+
+# Kubernetes injects these for each Service in the namespace, one of which may be called kitemesh-….
+_SERVICE_LINK: Final = re.compile(r"\AKITEMESH_[A-Z0-9_]*(SERVICE_HOST|SERVICE_PORT[A-Z0-9_]*|PORT(_[0-9]+_.*)?)\Z")
+
+KNOWN: Final = frozenset(
+    {
+        "ANONYMOUS_AGENT",
+        "ANONYMOUS_TENANT",
+        "BODY_TIMEOUT_S",
+        "CATALOG",
+        "DRAIN_S",
+        "FAILPOINT",
+        "FIRST_EVENT_S",
+        "HEALTH_HOST",
+        "HEALTH_PORT",
+        "HOST",
+        "KEY_PEPPER",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+        "MAX_BODY_BYTES",
+        "MAX_STREAMS",
+        "MAX_UNSENT_BYTES",
+        "MAX_WAITING",
+        "MONGO_DATABASE",
+        "MONGO_DRIVER",
+        "MONGO_URL",
+        "NATS_URL",
+        "PING_S",
+        "POOL",
+        "PORT",
+        "REPLICA",
+        "REPLICAS",
+        "RETENTION_DAYS",
+        "SLOTS",
+        "SLOW_CLIENT_S",
+        "SWEEP_S",
+        "TURN_BUDGET_S",
+        "TURN_QUEUE_MAX",
+    },
+)
+"""Names, without the prefix, that some kitemesh process reads; a test keeps it equal to what the models declare."""
+
+
+class SettingsError(Exception):
+    """The environment does not make valid settings.
+
+    Attributes:
+        problems: One sentence each.
+
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseModel):
+    """What every service is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nats_url: SecretStr = Field(SecretStr("nats://127.0.0.1:4222"), description="NATS servers, comma-separated URLs.")
+    mongo_url: SecretStr = Field(SecretStr("mongodb://127.0.0.1:27017"), description="MongoDB connection string.")
+    mongo_database: str = Field(
+        "kitemesh", description="Database that holds every collection.", pattern=r"^[\w-]{1,38}$"
+    )
+    mongo_driver: Literal["motor", "pymongo"] = Field("motor", description="Which driver opens the connection.")
+    catalog: Path = Field(Path("catalog.yaml"), description="The catalog file; read again when it changes.")
+    health_host: str = Field("127.0.0.1", description="Address of the health and metrics port.")
+    health_port: Annotated[int, Field(ge=0, le=65535, description="Health and metrics port; 0 takes a free one.")] = (
+        9090
+    )
+    drain_s: Annotated[
+        float, Field(ge=0, le=3600, description="Seconds that running work may take to finish on SIGTERM.")
+    ] = 25.0
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level printed.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is JSON unless a person watches."
+    )
+    replica: str = Field(
+        "", description="Name of this process among its peers; made up when empty.", pattern=r"^[A-Za-z0-9_-]{0,40}$"
+    )
+
+    @field_validator("nats_url")
+    @classmethod
+    def _name_nats(cls, value: SecretStr) -> SecretStr:
+        for url in value.get_secret_value().split(","):
+            if not url.strip().startswith(("nats://", "tls://")):
+                raise ValueError("must be nats:// or tls:// URLs, comma-separated")
+        return value
+
+    @field_validator("mongo_url")
+    @classmethod
+    def _name_mongo(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("must be a mongodb:// or mongodb+srv:// URL")
+        return value
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(model: type[S], environ: Mapping[str, str]) -> S:
+    """Read the settings of a service.
+
+    Raises:
+        SettingsError: With every problem found.
+
+    """
+    values: dict[str, str] = {}
+    problems: list[str] = []
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX)
+        if name.lower() in model.model_fields:
+            # A link to a Service called kitemesh yields KITEMESH_PORT=tcp://…, which is nobody's setting.
+            if not (_SERVICE_LINK.match(variable) and text.startswith("tcp://")):
+                values[name.lower()] = text
+        elif name not in KNOWN and not _SERVICE_LINK.match(variable):
+            problems.append(f"{variable} is not a kitemesh setting")
+    try:
+        settings = model.model_validate(values)
+    except ValidationError as exc:
+        for error in exc.errors(include_input=False, include_url=False):
+            field = ".".join(str(part) for part in error["loc"])
+            problems.append(f"{PREFIX}{field.upper()}: {error['msg'].removeprefix('Value error, ')}")
+        raise SettingsError(sorted(problems)) from exc
+    if problems:
+        raise SettingsError(sorted(problems))
+    return settings
+
+
+def render(settings: Settings) -> str:
+    """Print the effective settings, secrets masked, one `VARIABLE=value` a line."""
+    return "\n".join(f"{PREFIX}{name.upper()}={getattr(settings, name)}" for name in type(settings).model_fields)
