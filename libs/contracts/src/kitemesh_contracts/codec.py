@@ -7,23 +7,23 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from kitemesh_contracts.beats import Beat
 from kitemesh_contracts.commands import CancelTurn, Generate, Parcel, RunCalls, StartTurn
-from kitemesh_contracts.deltas import Frame, TurnEnded
+from kitemesh_contracts.deltas import Relayed
 from kitemesh_contracts.errors import ContractViolation
-from kitemesh_contracts.events import CallsReturned, StepCancelled, StepFailed, StepGenerated, StepReleased
+from kitemesh_contracts.events import Event
 
 T = TypeVar("T")
 
 encode: Final = msgspec.json.Encoder().encode
 
-START: Final = msgspec.json.Decoder(StartTurn | Parcel)
-GENERATE: Final = msgspec.json.Decoder(Generate | Parcel)
-RUN_CALLS: Final = msgspec.json.Decoder(RunCalls | Parcel)
-CANCEL: Final = msgspec.json.Decoder(CancelTurn)
-EVENT: Final = msgspec.json.Decoder(
-    StepGenerated | StepFailed | StepCancelled | StepReleased | CallsReturned | Parcel,
-)
-RELAYED: Final = msgspec.json.Decoder(Frame | TurnEnded | Parcel)
+START: Final[msgspec.json.Decoder[StartTurn | Parcel]] = msgspec.json.Decoder(StartTurn | Parcel)
+GENERATE: Final[msgspec.json.Decoder[Generate | Parcel]] = msgspec.json.Decoder(Generate | Parcel)
+RUN_CALLS: Final[msgspec.json.Decoder[RunCalls | Parcel]] = msgspec.json.Decoder(RunCalls | Parcel)
+CANCEL: Final[msgspec.json.Decoder[CancelTurn]] = msgspec.json.Decoder(CancelTurn)
+EVENT: Final[msgspec.json.Decoder[Event | Parcel]] = msgspec.json.Decoder(Event | Parcel)
+BEAT: Final[msgspec.json.Decoder[Beat]] = msgspec.json.Decoder(Beat)
+RELAYED: Final[msgspec.json.Decoder[Relayed | Parcel]] = msgspec.json.Decoder(Relayed | Parcel)
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:

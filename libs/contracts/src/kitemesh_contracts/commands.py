@@ -101,12 +101,18 @@ class RunCalls(Struct, frozen=True, kw_only=True, tag="calls.run", omit_defaults
     carry: Raw = Raw(b"null")
 
 
-class CancelTurn(Struct, frozen=True, kw_only=True, tag="turn.cancel"):
-    """Stop working on a turn (broadcast); repeated until its closing event is seen."""
+class CancelTurn(Struct, frozen=True, kw_only=True, tag="turn.cancel", omit_defaults=True):
+    """Stop working on a turn (broadcast); repeated until its closing event is seen.
+
+    Attributes:
+        conversation: Where the turn may still be waiting; `None` when it began the conversation or keeps none.
+
+    """
 
     turn: str
     tenant: str
     reason: str
+    conversation: str | None = None
 
 
 class Parcel(Struct, frozen=True, kw_only=True, tag="parcel"):

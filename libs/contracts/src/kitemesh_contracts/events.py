@@ -81,7 +81,6 @@ class StepReleased(Struct, frozen=True, kw_only=True, tag="step.released", omit_
     """A worker hands a job back untouched; the orchestrator publishes the next attempt.
 
     Attributes:
-        delay_s: Seconds to wait before that.
         job: The command as it was received, so that it can be sent again.
 
     """
@@ -92,7 +91,6 @@ class StepReleased(Struct, frozen=True, kw_only=True, tag="step.released", omit_
     attempt: int
     reason: str
     job: Raw
-    delay_s: float = 0.0
 
 
 class CallResult(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,0 +1,29 @@
+"""The carried turn store: a classic turn's state travels in the `carry` bytes of its messages.
+
+Load reads the bytes that a worker returned untouched; save hands out the bytes for the next command. Nothing is kept
+here, so any replica may take any event.
+"""
+
+from typing import Final
+
+import msgspec
+
+from kitemesh_contracts.codec import decode, encode
+from kitemesh_orchestrator.turn import Accepted, Ended, Generating, State
+
+_STATE: Final[msgspec.json.Decoder[State]] = msgspec.json.Decoder(Accepted | Generating | Ended)
+
+
+def load(carry: msgspec.Raw) -> State:
+    """Read the state that a message carries.
+
+    Raises:
+        ContractViolation: It carries none.
+
+    """
+    return decode(_STATE, bytes(carry))
+
+
+def save(state: State) -> msgspec.Raw:
+    """Return the state as the next command carries it."""
+    return msgspec.Raw(encode(state))

@@ -1,0 +1,98 @@
+"""A turn's seat in its conversation: the lock, the queue behind it, and the history that comes with it."""
+
+from typing import Final, NamedTuple
+
+import structlog
+
+from kitemesh_contracts.commands import StartTurn
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo, KitemeshError
+from kitemesh_orchestrator.turn import TurnRefused, TurnSeated
+from kitemesh_runtime.catalog import Agent, History
+from kitemesh_runtime.stores import Stores, TurnRecord
+
+log: Final = structlog.get_logger()
+
+RETRY_BUSY_S: Final = 1.0
+
+
+class Seated(NamedTuple):
+    """What came of asking for a seat.
+
+    Attributes:
+        event: `None` while the turn waits behind another.
+        history: Earlier turns, oldest first.
+
+    """
+
+    event: TurnSeated | TurnRefused | None
+    history: tuple[TurnRecord, ...] = ()
+
+
+def _refuse(code: ErrorCode, message: str, retry_after_s: float | None = None) -> Seated:
+    return Seated(TurnRefused(error=ErrorInfo(code=code, message=message, retry_after_s=retry_after_s)))
+
+
+class Seating:
+    """Seats turns; asking twice for the same turn answers the same."""
+
+    def __init__(self, stores: Stores, *, max_waiting: int) -> None:
+        self._stores: Final = stores
+        self._max_waiting: Final = max_waiting
+
+    async def seat(self, start: StartTurn, payload: bytes, agent: Agent | None) -> Seated:
+        """Take the lock or a place in the queue.
+
+        Args:
+            start: The turn.
+            payload: The bytes of its start, kept while it waits.
+            agent: Its rules.
+
+        """
+        if start.conversation is None:
+            return Seated(TurnSeated(ordinal=0))
+        if start.fresh:
+            return Seated(TurnSeated(ordinal=1))
+        patient = agent is None or agent.on_busy == "queue"
+        window = agent.history if agent else History()
+        try:
+            seat = await self._stores.conversations.take(
+                start.tenant,
+                start.conversation,
+                start.turn,
+                payload,
+                max_waiting=self._max_waiting if patient else 0,
+            )
+            if seat.place == "active":
+                history = await self._stores.turns.recent(start.tenant, start.conversation, limit=window.turns)
+                return Seated(TurnSeated(ordinal=seat.ordinal), tuple(history))
+        except KitemeshError as exc:
+            # Without its history the turn would be another one, so it is refused rather than kept waiting.
+            log.warning("turn.refused", turn=start.turn, code=exc.code)
+            return Seated(TurnRefused(error=exc.info()))
+        if seat.place == "waiting":
+            return Seated(None)
+        if seat.place == "unknown":
+            return _refuse(ErrorCode.CONVERSATION_UNKNOWN, "The conversation does not exist")
+        if patient:
+            message = "Too many turns wait in this conversation"
+            return _refuse(ErrorCode.CONVERSATION_FULL, message, RETRY_BUSY_S)
+        return _refuse(ErrorCode.CONVERSATION_BUSY, "The conversation has a running turn", RETRY_BUSY_S)
+
+    async def create(self, start: StartTurn) -> None:
+        """Insert the conversation that a turn begins; the turn's end makes up for a failure."""
+        if start.conversation is None or not start.fresh:
+            return
+        try:
+            await self._stores.conversations.create(
+                start.tenant, start.conversation, start.turn, agent=start.route.agent
+            )
+        except KitemeshError as exc:
+            log.warning("conversation.not_created", turn=start.turn, code=exc.code)
+
+    async def leave(self, tenant: str, conversation: str, turn: str) -> bytes | None:
+        """Take a waiting turn out of the queue and return the bytes of its start; `None` when it does not wait."""
+        found = await self._stores.conversations.get(tenant, conversation)
+        waiting = next((entry for entry in found.waiting if entry.turn == turn), None) if found else None
+        if waiting is None or not await self._stores.conversations.leave(tenant, conversation, turn):
+            return None
+        return waiting.start

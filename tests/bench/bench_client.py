@@ -1,0 +1,103 @@
+"""The load generator: raw HTTP/1.1 over asyncio protocols, so that it does not measure itself."""
+
+import asyncio
+import json
+import time
+from typing import Final, NamedTuple
+
+TOKEN: Final = b'"content":"'
+
+
+class Target(NamedTuple):
+    """Where to send what."""
+
+    port: int
+    path: str
+    model: str
+    key: str = ""
+
+
+class Answer(NamedTuple):
+    """What came of one request; times in seconds."""
+
+    status: int
+    first_s: float
+    total_s: float
+    characters: int
+    events: int
+
+
+def request_bytes(target: Target, text: str, *, stream: bool) -> bytes:
+    """Return a whole request."""
+    content = json.dumps(
+        {"model": target.model, "stream": stream, "messages": [{"role": "user", "content": text}]},
+    ).encode()
+    credential = f"Authorization: Bearer {target.key}\r\n" if target.key else ""
+    head = (
+        f"POST {target.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{credential}"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; one request at a time."""
+
+    def __init__(self) -> None:
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done: asyncio.Future[Answer] | None = None
+        self._started = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(None)
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(exc or ConnectionError("closed before the answer ended"))
+
+    def send(self, data: bytes) -> asyncio.Future[Answer]:
+        """Send a request; the future is the answer."""
+        self._buffer = bytearray()
+        self._first_s = 0.0
+        self._began = time.perf_counter()
+        self._started.clear()
+        self._done = asyncio.get_running_loop().create_future()
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.write(data)
+        return self._done
+
+    async def first(self) -> None:
+        """Return once the first piece of the answer's body has come."""
+        await self._started.wait()
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        if not self._first_s and TOKEN in buffer:
+            self._first_s = time.perf_counter() - self._began
+            self._started.set()
+        if self._done is None or not self._ended(data):
+            return
+        total_s = time.perf_counter() - self._began
+        status = int(buffer[9:12])
+        text = bytes(buffer)
+        done, self._done = self._done, None
+        done.set_result(Answer(status, self._first_s or total_s, total_s, text.count(b"w "), text.count(b"data: {")))
+
+    def _ended(self, data: bytes) -> bool:
+        if data.endswith(b"0\r\n\r\n"):
+            return True
+        head, separator, _ = bytes(self._buffer[:1024]).partition(b"\r\n\r\n")
+        if not separator or b"hunked" in head:
+            return False
+        lower = head.lower()
+        at = lower.find(b"content-length:")
+        return at >= 0 and len(self._buffer) - len(head) - 4 >= int(lower[at + 15 :].split(b"\r\n", 1)[0])
+
+
+async def connect(port: int) -> Connection:
+    """Open a connection."""
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
+    return connection

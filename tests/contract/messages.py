@@ -1,0 +1,199 @@
+"""One example of every message that travels, whole and smallest; their bytes are kept in `golden/v1`."""
+
+from typing import Final
+
+import msgspec
+
+from kitemesh_contracts import codec
+from kitemesh_contracts.beats import Beat
+from kitemesh_contracts.commands import CancelTurn, Generate, Parcel, Route, RunCalls, StartTurn
+from kitemesh_contracts.content import (
+    AssistantMessage,
+    Message,
+    Sampling,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from kitemesh_contracts.deltas import CallDelta, Frame, ReasoningDelta, TextDelta, TurnEnded
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo
+from kitemesh_contracts.events import (
+    CallResult,
+    CallsReturned,
+    StepCancelled,
+    StepFailed,
+    StepGenerated,
+    StepReleased,
+    StepTimings,
+)
+
+TURN: Final = "01990000-0000-7000-8000-000000000001"
+CALL: Final = "1fb2fd25-8f78-412a-a0b8-7976e3700fc4"
+
+_messages: tuple[Message, ...] = (
+    SystemMessage(text="Be brief."),
+    UserMessage(parts=(TextPart(text='Grüße, 世界 \n"quoted"'),)),
+    AssistantMessage(text="Hello.", reasoning="A greeting.", calls=(ToolCall(id=CALL, name="f", arguments="{}"),)),
+    ToolMessage(call=CALL, text="42"),
+)
+_sampling = Sampling(
+    temperature=0.5,
+    top_p=0.9,
+    max_tokens=100,
+    stop=("END",),
+    seed=7,
+    presence_penalty=0.1,
+    frequency_penalty=-0.1,
+    logit_bias={"50256": -100.0},
+    reasoning_effort="low",
+    user="u1",
+)
+_error = ErrorInfo(code=ErrorCode.UPSTREAM_LIMITED, message="The model is busy", retry_after_s=2.0)
+_usage = Usage(input_tokens=10, output_tokens=5, cached_tokens=3, reasoning_tokens=2)
+_timings = StepTimings(queued_ms=1.5, first_token_ms=20.25, total_ms=400.0)
+_carry = msgspec.Raw(b'{"any":["state",1]}')
+_ids = {"turn": TURN, "tenant": "acme", "step": 1, "attempt": 2}
+
+START: Final = StartTurn(
+    turn=TURN,
+    tenant="acme",
+    gateway="gateway-1",
+    mode="classic",
+    route=Route(requested="group:123e4567-e89b-12d3-a456-426614174000", models=("a", "b"), pool="fast", agent="helper"),
+    input=_messages,
+    accepted_at_ms=1_790_000_000_000,
+    budget_s=600.0,
+    key="AbCd1234",
+    request="req_demo_001",
+    conversation="c-1",
+    fresh=True,
+    sampling=_sampling,
+    stream=True,
+)
+GENERATE: Final = Generate(
+    **_ids,
+    gateway="gateway-1",
+    mode="classic",
+    models=("a", "b"),
+    messages=_messages,
+    budget_s=600.0,
+    sampling=_sampling,
+    stream=True,
+    carry=_carry,
+)
+
+EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] = {
+    "turn.start": (codec.START, START),
+    "turn.start.smallest": (
+        codec.START,
+        StartTurn(
+            turn=TURN,
+            tenant="acme",
+            gateway="gateway-1",
+            mode="durable",
+            route=Route(requested="a", models=("a",), pool="default"),
+            input=(),
+            accepted_at_ms=0,
+            budget_s=1.0,
+        ),
+    ),
+    "step.generate": (codec.GENERATE, GENERATE),
+    "calls.run": (
+        codec.RUN_CALLS,
+        RunCalls(
+            **_ids,
+            gateway="gateway-1",
+            mode="classic",
+            calls=(ToolCall(id=CALL, name="measure_text", arguments='{"text":"x"}'),),
+            budget_s=30.0,
+            carry=_carry,
+        ),
+    ),
+    "turn.cancel": (
+        codec.CANCEL,
+        CancelTurn(turn=TURN, tenant="acme", reason="the client went away", conversation="c-1"),
+    ),
+    "parcel": (codec.START, Parcel(tenant="acme", blob="b-1", size=300_000)),
+    "step.generated": (
+        codec.EVENT,
+        StepGenerated(
+            **_ids,
+            model="a",
+            finish="stop",
+            text="Hello.",
+            reasoning="A greeting.",
+            calls=(ToolCall(id=CALL, name="f", arguments="{}"),),
+            usage=_usage,
+            last=4,
+            timings=_timings,
+            carry=_carry,
+        ),
+    ),
+    "step.failed": (
+        codec.EVENT,
+        StepFailed(**_ids, error=_error, model="a", text="Hel", usage=_usage, last=1, timings=_timings, carry=_carry),
+    ),
+    "step.cancelled": (
+        codec.EVENT,
+        StepCancelled(
+            **_ids,
+            reason="the client went away",
+            model="a",
+            text="Hel",
+            usage=_usage,
+            last=1,
+            timings=_timings,
+            carry=_carry,
+        ),
+    ),
+    "step.released": (
+        codec.EVENT,
+        StepReleased(**_ids, reason="the worker stops", job=msgspec.Raw(codec.encode(GENERATE))),
+    ),
+    "call.returned": (
+        codec.EVENT,
+        CallsReturned(
+            **_ids,
+            results=(CallResult(call=CALL, text="42"), CallResult(call="c2", error=_error)),
+            carry=_carry,
+        ),
+    ),
+    "frame": (
+        codec.RELAYED,
+        Frame(
+            n=3,
+            offset=17,
+            items=(
+                TextDelta(text="Hello"),
+                ReasoningDelta(text="thinking"),
+                CallDelta(index=0, id=CALL, name="f", arguments='{"a":'),
+                CallDelta(index=0, arguments="1}"),
+            ),
+        ),
+    ),
+    "frame.alive": (codec.RELAYED, Frame(n=3, offset=17, items=())),
+    "turn.ended": (
+        codec.RELAYED,
+        TurnEnded(
+            **_ids,
+            outcome="completed",
+            last=4,
+            model="a",
+            text="Hello.",
+            reasoning="A greeting.",
+            calls=(ToolCall(id=CALL, name="f", arguments="{}"),),
+            finish="stop",
+            usage=_usage,
+            stored=False,
+            timings=_timings,
+        ),
+    ),
+    "turn.ended.failed": (
+        codec.RELAYED,
+        TurnEnded(**_ids, outcome="failed", error=_error),
+    ),
+    "beat": (codec.BEAT, Beat(service="gateway", replica="gateway-1", version="0.1.0", load=3)),
+}

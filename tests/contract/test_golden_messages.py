@@ -1,0 +1,42 @@
+"""The bytes of every released message stay readable, and are written the same again."""
+
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+
+from contract.messages import EXAMPLES
+from kitemesh_contracts import codec, commands, deltas, events
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_message_is_written_as_its_golden_bytes(name: str) -> None:
+    assert codec.encode(EXAMPLES[name][1]) == (GOLDEN / f"{name}.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_golden_bytes_are_read_as_the_message(name: str) -> None:
+    decoder, message = EXAMPLES[name]
+    decoded = codec.decode(decoder, (GOLDEN / f"{name}.json").read_bytes())
+    assert type(decoded) is type(message)
+    assert codec.encode(decoded) == codec.encode(message)
+
+
+def test_every_golden_file_has_its_example() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == set(EXAMPLES)
+
+
+def test_every_kind_of_message_has_an_example() -> None:
+    kinds = {*get_args(commands.Command), commands.Parcel, *get_args(events.Event), *get_args(deltas.Relayed)}
+    assert kinds <= {type(message) for _, message in EXAMPLES.values()}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_field_that_a_newer_release_adds_is_ignored(name: str) -> None:
+    decoder, message = EXAMPLES[name]
+    document = msgspec.json.decode((GOLDEN / f"{name}.json").read_bytes())
+    newer = msgspec.json.encode({**document, "added_later": {"x": 1}})
+    assert codec.encode(codec.decode(decoder, newer)) == codec.encode(message)
