@@ -95,6 +95,11 @@ def lane_consumer(pool: str, priority: str, lane: int) -> str:
     return f"{pool}-{priority}-{lane}"
 
 
+def lane_consumers(pool: str, lanes: int) -> list[str]:
+    """Name all the consumers of a pool, most urgent priority first."""
+    return [lane_consumer(pool, priority, lane) for priority in PRIORITIES for lane in range(lanes)]
+
+
 def _lanes(stream: str, kind: str, pools: Iterable[Pool]) -> tuple[ConsumerSpec, ...]:
     return tuple(
         ConsumerSpec(

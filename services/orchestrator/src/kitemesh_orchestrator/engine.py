@@ -13,6 +13,7 @@ import structlog
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import CancelTurn, Generate
 from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, KitemeshError
+from kitemesh_contracts.events import Event as WireEvent
 from kitemesh_contracts.events import StepReleased
 from kitemesh_contracts.headers import job_msg_id
 from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, PRIORITIES, TURN, lane_of
@@ -86,9 +87,13 @@ class Engine:
     async def on_event(self, delivery: Delivery) -> Outcome:
         """Take what a worker did."""
         await reach("orch.after_fetch")
-        event = await self._parcels.unpack(codec.EVENT, delivery.data)
-        job = await self._job(event.tenant, bytes(event.job)) if isinstance(event, StepReleased) else None
-        state = carried.load(job.carry if job else event.carry)
+        event: WireEvent = await self._parcels.unpack(codec.EVENT, delivery.data)
+        job: Generate | None = None
+        if isinstance(event, StepReleased):
+            job = await self._job(event.tenant, bytes(event.job))
+            state = carried.load(job.carry)
+        else:
+            state = carried.load(event.carry)
         if state.start.turn != event.turn or state.start.tenant != event.tenant:
             raise ContractViolation("an event carries another turn's state")
         await self._apply(state, event, job=job)
@@ -172,7 +177,7 @@ class Engine:
         if stream == MODEL:
             return carried.load((await self._parcels.unpack(codec.GENERATE, data)).carry)
         if stream == EVENT:
-            event = await self._parcels.unpack(codec.EVENT, data)
+            event: WireEvent = await self._parcels.unpack(codec.EVENT, data)
             if isinstance(event, StepReleased):
                 return carried.load((await self._job(event.tenant, bytes(event.job))).carry)
             return carried.load(event.carry)

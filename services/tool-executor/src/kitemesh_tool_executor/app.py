@@ -3,7 +3,8 @@
 from contextlib import AsyncExitStack
 from typing import Final
 
-from kitemesh_contracts.topology import PRIORITIES, TOOL, lane_consumer
+from kitemesh_contracts.topology import TOOL, lane_consumers
+from kitemesh_runtime.catalog import CatalogError
 from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS
@@ -25,15 +26,14 @@ async def serve(settings: ExecutorSettings, life: Life) -> None:
             open_foundation("tool-executor", settings, life, load=lambda: sum(each.in_flight for each in workers)),
         )
         executor = Executor(base.bus, base.parcels, TOOLS)
-        pool = base.catalog.current.pools.tool[settings.pool]
-        consumers = [
-            lane_consumer(settings.pool, priority, lane) for priority in PRIORITIES for lane in range(pool.lanes)
-        ]
+        pool = base.catalog.current.pools.tool.get(settings.pool)
+        if pool is None:
+            raise CatalogError([f"pools.tool: no pool {settings.pool!r}"])
         workers.append(
             Worker(
                 base.bus,
                 TOOL,
-                consumers,
+                lane_consumers(settings.pool, pool.lanes),
                 settings.slots,
                 executor.on_job,
                 name=f"tool-{settings.pool}",

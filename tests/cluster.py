@@ -1,0 +1,144 @@
+"""A whole cluster of real processes for the tests: `kitemesh dev` in a folder of its own, on a free port."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from kitemesh_cli.servers import LOOPBACK, free_port
+
+GROUP = "group:123e4567-e89b-12d3-a456-426614174000"
+SERVICES = ("gateway", "orchestrator", "model-runner", "tool-executor")
+
+
+class Reply(NamedTuple):
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+
+class Cluster:
+    """A running cluster."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, data: Path, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.data = data
+        self.log = log
+        self.key = (data / "key").read_text().strip()
+        self.origin = f"http://{LOOPBACK}:{port}"
+
+    def call(self, path: str, body: Any = None, *, key: str | None = "", method: str | None = None) -> Reply:
+        """Send a request; the cluster's own key unless another, or `None`, is given."""
+        credential = self.key if key == "" else key
+        headers = {"Content-Type": "application/json"}
+        if credential is not None:
+            headers["Authorization"] = f"Bearer {credential}"
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.origin + path, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return Reply(reply.status, dict(reply.headers), reply.read())
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return Reply(exc.code, dict(exc.headers), exc.read())
+
+    def chat(self, text: str, **more: Any) -> Reply:
+        """Ask the default group."""
+        return self.call(
+            "/v1/chat/completions", {"model": GROUP, "messages": [{"role": "user", "content": text}], **more}
+        )
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """Return the cluster's processes by name."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            line = child.cmdline()
+            text = " ".join(line)
+            for name in SERVICES:
+                if f"kitemesh_{name.replace('-', '_')}" in text:
+                    found[name] = child
+            for name in ("nats-server", "mongod"):
+                if line and line[0].endswith(f"/{name}"):
+                    found[name] = child
+        return found
+
+    def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
+        """Signal one process of the cluster and return its id."""
+        process = self.processes()[name]
+        process.send_signal(how)
+        return int(process.pid)
+
+    def printed(self) -> str:
+        """Return what the supervisor has printed."""
+        return self.log.read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path, **environ: str) -> Iterator[Cluster]:
+    """Start a cluster and stop it as Ctrl-C does; leaving checks that no process of it is left."""
+    port, data, log = free_port(), folder / "data", folder / "dev.log"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KITEMESH_", "OPENAI_"))}
+    folder.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kitemesh_cli", "dev", "--port", str(port), "--data", str(data)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**inherited, **environ},
+            start_new_session=True,
+        )
+    family: list[psutil.Process] = []
+    try:
+        wait_ready(process, port, log)
+        yield Cluster(process, port, data, log)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(40)
+        finally:
+            process.kill()
+            _, alive = psutil.wait_procs(family, timeout=5)
+            for left in alive:
+                left.kill()
+            assert not alive, f"left behind: {alive}"
+
+
+def wait_ready(process: subprocess.Popen[bytes], port: int, log: Path, *, timeout_s: float = 60) -> None:
+    """Return once the gateway answers."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{LOOPBACK}:{port}/v1/models", timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the cluster did not start:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def events(body: bytes) -> list[Any]:
+    """Return the JSON of every SSE data line but `[DONE]`."""
+    lines = [line.removeprefix("data: ") for line in body.decode().splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def streamed_text(body: bytes) -> str:
+    """Return the text that an SSE answer streamed."""
+    return "".join(c["delta"].get("content") or "" for event in events(body) for c in event.get("choices", []))

@@ -1,0 +1,14 @@
+"""One cluster for the whole run, beside an upstream with faults; tests that kill things start one of their own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster import Cluster, running_cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that nobody breaks."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
