@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from kitemesh_contracts.commands import Mode
-from kitemesh_contracts.content import AssistantMessage, Message, Usage
+from kitemesh_contracts.content import AssistantMessage, FinishReason, Message, Usage
 from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_contracts.events import StepTimings
@@ -129,7 +129,7 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     answer: AssistantMessage | None = None
     usage: Usage = Usage()
     error: ErrorInfo | None = None
-    finish: str | None = None
+    finish: FinishReason | None = None
     timings: StepTimings = StepTimings()
     accepted_at_ms: int = 0
     ended_at_ms: int = 0

@@ -1,0 +1,70 @@
+"""The memory twin of `Claims`."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.stores import Claim, Turns
+
+CLAIM_S: Final = 30.0
+
+
+@dataclass
+class _Kept:
+    turn: str
+    until_s: float
+    settled: bool = False
+
+
+class MemoryClaims:
+    """The `Claims` port in memory.
+
+    Args:
+        clock: When claims run out.
+        turns: Tells whether the turn of a claim that ran out is stored.
+
+    """
+
+    def __init__(self, clock: Clock, turns: Turns) -> None:
+        self._clock = clock
+        self._turns = turns
+        self._kept: dict[tuple[str, str, str], _Kept] = {}
+
+    async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
+        """Insert the claim, or say whose it is; a claim past its 30 s whose turn is not stored is taken over."""
+        del fingerprint  # kept for people to read; nothing reads it back
+        kept = self._kept.setdefault((tenant, kind, value), _Kept(turn, self._ahead_s()))
+        if kept.turn == turn:
+            return Claim(won=True, turn=turn)
+        stored = kept.settled or await self._turns.get(tenant, kept.turn) is not None
+        won = not stored and kept.until_s < self._clock.now_ms() / 1000
+        if won:
+            kept.until_s = self._ahead_s()
+        return Claim(won=won, turn=kept.turn)
+
+    async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:
+        """Put the claim's end 30 s ahead; tell whether it is still the turn's."""
+        kept = self._find(tenant, kind, value, turn)
+        if kept is None:
+            return False
+        kept.until_s = self._ahead_s()
+        return True
+
+    async def settle(self, tenant: str, kind: str, value: str, turn: str) -> None:
+        """Mark the turn as stored: the claim stays valid until retention ends it."""
+        kept = self._find(tenant, kind, value, turn)
+        if kept is not None:
+            kept.settled = True
+
+    async def drop(self, tenant: str, kind: str, value: str, turn: str) -> None:
+        """Remove the claim of a turn that certainly never began."""
+        kept = self._find(tenant, kind, value, turn)
+        if kept is not None and not kept.settled:
+            del self._kept[(tenant, kind, value)]
+
+    def _find(self, tenant: str, kind: str, value: str, turn: str) -> _Kept | None:
+        kept = self._kept.get((tenant, kind, value))
+        return kept if kept is not None and kept.turn == turn else None
+
+    def _ahead_s(self) -> float:
+        return self._clock.now_ms() / 1000 + CLAIM_S

@@ -1,0 +1,103 @@
+"""Claims in MongoDB: the insert of `tenant:kind:value` decides, the server's clock says when a claim runs out."""
+
+from typing import Any, Final
+
+from pymongo import ReturnDocument
+
+from kitemesh_contracts.errors import Bug
+from kitemesh_contracts.ids import is_id
+from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.stores import Claim, Turns
+
+COLLECTION: Final = "claims"
+CLAIM_MS: Final = 30_000
+
+_UNTIL: Final = {"$add": ["$$NOW", CLAIM_MS]}
+
+
+class MongoClaims:
+    """The `Claims` port on MongoDB.
+
+    Args:
+        database: Where the claims are.
+        turns: Tells whether the turn of a claim that ran out is stored.
+
+    """
+
+    def __init__(self, database: Database, turns: Turns) -> None:
+        self._run = database.run
+        self._collection = database.collection(COLLECTION)
+        self._turns = turns
+
+    async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
+        """Insert the claim, or say whose it is; a claim past its 30 s whose turn is not stored is taken over.
+
+        A take-over keeps the turn id that the claim names: `won`, with that id.
+        """
+        name = _name(tenant, kind, value)
+        found: dict[str, Any] | None = await self._run(
+            self._collection.find_one_and_update(
+                {"_id": name},
+                _insert(tenant, turn, fingerprint),
+                upsert=True,
+                return_document=ReturnDocument.BEFORE,
+            ),
+        )
+        if found is None or found["turn"] == turn:
+            return Claim(won=True, turn=turn)
+        owner: str = found["turn"]
+        if found["settled"] or not await self._ran_out(found):
+            return Claim(won=False, turn=owner)
+        if await self._turns.get(tenant, owner) is not None:
+            await self.settle(tenant, kind, value, owner)
+            return Claim(won=False, turn=owner)
+        return Claim(won=await self._take_over(found), turn=owner)
+
+    async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:
+        """Put the claim's end 30 s ahead; tell whether it is still the turn's."""
+        return await self._change(tenant, kind, value, turn, [{"$set": {"until": _UNTIL}}])
+
+    async def settle(self, tenant: str, kind: str, value: str, turn: str) -> None:
+        """Mark the turn as stored: the claim stays valid until retention ends it."""
+        await self._change(tenant, kind, value, turn, {"$set": {"settled": True}})
+
+    async def drop(self, tenant: str, kind: str, value: str, turn: str) -> None:
+        """Remove the claim of a turn that certainly never began."""
+        mine = {"_id": _name(tenant, kind, value), "turn": turn, "settled": False}
+        await self._run(self._collection.delete_one(mine))
+
+    async def _change(self, tenant: str, kind: str, value: str, turn: str, update: Any) -> bool:
+        mine = {"_id": _name(tenant, kind, value), "turn": turn}
+        result = await self._run(self._collection.update_one(mine, update))
+        return bool(result.matched_count)
+
+    async def _ran_out(self, found: dict[str, Any]) -> bool:
+        ran_out = {**_as_seen(found), "$expr": {"$lt": ["$until", "$$NOW"]}}
+        return await self._run(self._collection.find_one(ran_out, {"_id": 1})) is not None
+
+    async def _take_over(self, found: dict[str, Any]) -> bool:
+        result = await self._run(self._collection.update_one(_as_seen(found), [{"$set": {"until": _UNTIL}}]))
+        return bool(result.matched_count)
+
+
+def _name(tenant: str, kind: str, value: str) -> str:
+    if not (is_id(tenant) and is_id(kind)):
+        raise Bug("the tenant or the kind of a claim is not an id, so its name would be ambiguous")
+    return f"{tenant}:{kind}:{value}"
+
+
+def _as_seen(found: dict[str, Any]) -> dict[str, Any]:
+    return {field: found[field] for field in ("_id", "turn", "until", "settled")}
+
+
+def _insert(tenant: str, turn: str, fingerprint: str) -> list[dict[str, Any]]:
+    claim = {
+        "_id": "$_id",
+        "tenant": {"$literal": tenant},
+        "turn": {"$literal": turn},
+        "fingerprint": {"$literal": fingerprint},
+        "settled": {"$literal": False},
+        "until": _UNTIL,
+        "claimed_at": "$$NOW",
+    }
+    return [{"$replaceWith": {"$cond": [{"$eq": [{"$type": "$turn"}, "missing"]}, claim, "$$ROOT"]}}]

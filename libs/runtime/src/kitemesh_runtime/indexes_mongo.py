@@ -1,0 +1,125 @@
+"""Which indexes the stores need, as data, and the one call that makes the server agree; `kitemesh bootstrap` runs it.
+
+Retention is a TTL index and nothing else depends on it. A changed retention is changed in place; any other
+difference is refused, because rebuilding an index is an operator's decision.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from kitemesh_contracts.errors import Conflict, ErrorCode
+from kitemesh_runtime import blobs_mongo, claims_mongo, conversations_mongo, keys_mongo, turns_mongo
+from kitemesh_runtime.driver_mongo import Database
+
+_DAY_S: Final = 24 * 3600
+
+
+class Retention(NamedTuple):
+    """How long documents are kept after they were stored or last changed, in days."""
+
+    turns_days: int = 30
+    conversations_days: int = 30
+    claims_days: int = 30
+
+
+class IndexSpec(NamedTuple):
+    """One index.
+
+    Attributes:
+        ttl_s: Seconds after the indexed date at which a document goes; `None` keeps it.
+        partial: Only documents that match are indexed.
+
+    """
+
+    collection: str
+    name: str
+    keys: tuple[tuple[str, int], ...]
+    unique: bool = False
+    ttl_s: int | None = None
+    partial: Mapping[str, Any] | None = None
+
+
+def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
+    """List every index."""
+    chunks, files = f"{blobs_mongo.BUCKET}.chunks", f"{blobs_mongo.BUCKET}.files"
+    return (
+        IndexSpec(
+            turns_mongo.COLLECTION,
+            "by_conversation",
+            (("tenant", ASCENDING), ("conversation", ASCENDING), ("ordinal", DESCENDING)),
+        ),
+        _ttl(turns_mongo.COLLECTION, "stored_at", retention.turns_days * _DAY_S),
+        IndexSpec(
+            conversations_mongo.COLLECTION,
+            "locked",
+            (("active_started", ASCENDING), ("active_until", ASCENDING)),
+            partial={"active": {"$type": "string"}},
+        ),
+        _ttl(conversations_mongo.COLLECTION, "updated_at", retention.conversations_days * _DAY_S),
+        _ttl(claims_mongo.COLLECTION, "claimed_at", retention.claims_days * _DAY_S),
+        IndexSpec(keys_mongo.COLLECTION, "by_digest", (("digest", ASCENDING),), unique=True),
+        IndexSpec(keys_mongo.COLLECTION, "by_tenant", (("tenant", ASCENDING), ("created_at_s", DESCENDING))),
+        _ttl(blobs_mongo.COLLECTION, "expires_at", 0),
+        _ttl(chunks, "expires_at", 0),
+        _ttl(files, "expires_at", 0),
+        # What GridFS makes itself on its first upload, so that no upload waits for it.
+        IndexSpec(chunks, "files_id_1_n_1", (("files_id", ASCENDING), ("n", ASCENDING)), unique=True),
+        IndexSpec(files, "filename_1_uploadDate_1", (("filename", ASCENDING), ("uploadDate", ASCENDING))),
+    )
+
+
+async def ensure_indexes(database: Database, retention: Retention = Retention()) -> list[str]:  # noqa: B008  a constant
+    """Create what is missing, change retention where it differs, and return what was done, one line each.
+
+    Raises:
+        Conflict: An index of that name indexes something else (`store.stale`).
+
+    """
+    done: list[str] = []
+    found: dict[str, Mapping[str, Any]] = {}
+    for spec in indexes(retention):
+        if spec.collection not in found:
+            found[spec.collection] = await database.run(database.collection(spec.collection).index_information())
+        line = await _ensure(database, spec, found[spec.collection].get(spec.name))
+        if line:
+            done.append(line)
+    return done
+
+
+async def _ensure(database: Database, spec: IndexSpec, found: Mapping[str, Any] | None) -> str | None:
+    label = f"{spec.collection}.{spec.name}"
+    if found is None:
+        await database.run(database.collection(spec.collection).create_indexes([_model(spec)]))
+        return f"created index {label}"
+    if not _same(spec, found):
+        raise Conflict(ErrorCode.STALE, f"index {label} differs from what is needed; drop it and bootstrap again")
+    if found.get("expireAfterSeconds") == spec.ttl_s:
+        return None
+    change = {"name": spec.name, "expireAfterSeconds": spec.ttl_s}
+    await database.command({"collMod": spec.collection, "index": change})
+    return f"changed retention of {spec.collection} to {spec.ttl_s} s"
+
+
+def _ttl(collection: str, field: str, ttl_s: int) -> IndexSpec:
+    return IndexSpec(collection, f"retention_{field}", ((field, ASCENDING),), ttl_s=ttl_s)
+
+
+def _model(spec: IndexSpec) -> IndexModel:
+    options: dict[str, Any] = {"name": spec.name, "unique": spec.unique}
+    if spec.ttl_s is not None:
+        options["expireAfterSeconds"] = spec.ttl_s
+    if spec.partial is not None:
+        options["partialFilterExpression"] = spec.partial
+    return IndexModel(list(spec.keys), **options)
+
+
+def _same(spec: IndexSpec, found: Mapping[str, Any]) -> bool:
+    keys: Sequence[tuple[str, Any]] = found["key"]
+    return (
+        tuple((field, int(direction)) for field, direction in keys) == spec.keys
+        and bool(found.get("unique")) == spec.unique
+        and found.get("partialFilterExpression") == spec.partial
+        and ("expireAfterSeconds" in found) == (spec.ttl_s is not None)
+    )

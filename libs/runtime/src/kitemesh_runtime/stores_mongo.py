@@ -1,0 +1,41 @@
+"""All the stores on one MongoDB database."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from kitemesh_runtime import conversations_mongo, turns_mongo
+from kitemesh_runtime.blobs_mongo import MongoBlobs
+from kitemesh_runtime.claims_mongo import MongoClaims
+from kitemesh_runtime.clock import Clock, SystemClock
+from kitemesh_runtime.conversations_mongo import MongoConversations
+from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.keys_mongo import MongoKeys
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns_mongo import MongoTurns
+from kitemesh_runtime.writer_mongo import GroupedWriter
+
+
+@asynccontextmanager
+async def open_stores(database: Database, clock: Clock | None = None) -> AsyncIterator[Stores]:
+    """Open the stores; leaving writes what is still queued, for a bounded time.
+
+    Args:
+        database: Must stay open longer than the stores.
+        clock: Gives ids and the date that retention counts from; the machine's by default.
+
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        inserts, changes, turn_inserts = [
+            await stack.enter_async_context(GroupedWriter(partial(database.write_group, collection)))
+            for collection in (conversations_mongo.COLLECTION, conversations_mongo.COLLECTION, turns_mongo.COLLECTION)
+        ]
+        turns = MongoTurns(database, turn_inserts, clock)
+        yield Stores(
+            conversations=MongoConversations(database, inserts, changes),
+            turns=turns,
+            claims=MongoClaims(database, turns),
+            keys=MongoKeys(database),
+            blobs=MongoBlobs(database, clock),
+        )

@@ -1,0 +1,101 @@
+"""Blobs and the parcels that travel by them, on the twin and on both drivers."""
+
+import os
+
+import msgspec
+import pytest
+
+from kitemesh_contracts import codec
+from kitemesh_contracts.commands import INLINE_MAX_BYTES, Generate, Parcel
+from kitemesh_contracts.content import TextPart, UserMessage
+from kitemesh_contracts.errors import ContractViolation
+from kitemesh_runtime.blobs_mongo import BUCKET, COLLECTION
+from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.indexes_mongo import ensure_indexes
+from kitemesh_runtime.parcels import Parcels, pack_small
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.stores_mongo import open_stores
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("size", [0, 10, MIB, 8 * MIB, 8 * MIB + 1, 9 * MIB])
+async def test_bytes_come_back_as_they_were_stored(stores: Stores, tenant: str, other: str, size: int) -> None:
+    data = os.urandom(size)
+    blob = await stores.blobs.put(tenant, data, keep_s=60)
+    found = await stores.blobs.get(tenant, blob)
+    assert type(found) is bytes
+    assert found == data
+    assert await stores.blobs.get(other, blob) is None
+    assert await stores.blobs.get(tenant, "unknown") is None
+
+
+@pytest.mark.parametrize("size", [10, 9 * MIB])
+async def test_everything_that_a_blob_left_in_the_database_goes_in_time(
+    database: Database, tenant: str, size: int
+) -> None:
+    await ensure_indexes(database)
+    async with open_stores(database) as stores:
+        blob = await stores.blobs.put(tenant, bytes(size), keep_s=3600)
+    kept = {COLLECTION: {"_id": blob}}
+    if size > 8 * MIB:
+        kept |= {f"{BUCKET}.chunks": {"files_id": blob}, f"{BUCKET}.files": {"_id": blob}}
+    for name, mine in kept.items():
+        collection = database.collection(name)
+        total = await database.run(collection.count_documents(mine))
+        dated = await database.run(collection.count_documents({**mine, "expires_at": {"$type": "date"}}))
+        assert dated == total > 0
+        indexes = await database.run(collection.index_information())
+        assert indexes["retention_expires_at"]["expireAfterSeconds"] == 0
+
+
+def _message(tenant: str, text: str) -> Generate:
+    return Generate(
+        turn="t",
+        tenant=tenant,
+        gateway="g",
+        mode="classic",
+        step=1,
+        attempt=1,
+        models=("scripted",),
+        messages=(UserMessage(parts=(TextPart(text=text),)),),
+        budget_s=60,
+    )
+
+
+async def test_a_small_message_travels_by_itself(stores: Stores, tenant: str) -> None:
+    message, parcels = _message(tenant, "Hi"), Parcels(stores.blobs)
+    data = await parcels.pack(tenant, message)
+    assert data == pack_small(message) == codec.encode(message)
+    assert await parcels.unpack(codec.GENERATE, data) == message
+
+
+async def test_a_large_message_travels_as_a_parcel(stores: Stores, tenant: str) -> None:
+    message, parcels = _message(tenant, "x" * INLINE_MAX_BYTES), Parcels(stores.blobs)
+    assert pack_small(message) is None
+    data = await parcels.pack(tenant, message)
+    assert len(data) < 500
+    assert isinstance(codec.decode(codec.GENERATE, data), Parcel)
+    assert await parcels.unpack(codec.GENERATE, data) == message
+
+
+async def test_a_parcel_whose_blob_is_gone_or_foreign_is_a_violation(stores: Stores, tenant: str, other: str) -> None:
+    parcels = Parcels(stores.blobs)
+    data = await parcels.pack(tenant, _message(tenant, "x" * INLINE_MAX_BYTES))
+    parcel = msgspec.json.decode(data, type=Parcel)
+    stolen = codec.encode(msgspec.structs.replace(parcel, tenant=other))
+    gone = codec.encode(msgspec.structs.replace(parcel, blob="unknown"))
+    for bad in (stolen, gone):
+        with pytest.raises(ContractViolation):
+            await parcels.unpack(codec.GENERATE, bad)
+
+
+async def test_a_parcel_holds_neither_a_parcel_nor_another_tenants_message(
+    stores: Stores, tenant: str, other: str
+) -> None:
+    parcels = Parcels(stores.blobs)
+    inner = codec.encode(Parcel(tenant=tenant, blob="any", size=1))
+    for content in (inner, codec.encode(_message(other, "Hi")), b"nonsense"):
+        blob = await stores.blobs.put(tenant, content, keep_s=60)
+        with pytest.raises(ContractViolation):
+            await parcels.unpack(codec.GENERATE, codec.encode(Parcel(tenant=tenant, blob=blob, size=len(content))))
