@@ -66,10 +66,13 @@ class Cluster:
         )
 
     def processes(self) -> dict[str, psutil.Process]:
-        """Return the cluster's processes by name."""
+        """Return the cluster's processes by name; one that has just died is not among them."""
         found = {}
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            line = child.cmdline()
+            try:
+                line = child.cmdline()
+            except psutil.NoSuchProcess:
+                continue
             text = " ".join(line)
             for name in SERVICES:
                 if f"kitemesh_{name.replace('-', '_')}" in text:
@@ -84,6 +87,13 @@ class Cluster:
         process = self.processes()[name]
         process.send_signal(how)
         return int(process.pid)
+
+    def restarted(self, name: str, old: int, *, timeout_s: float = 30) -> None:
+        """Return once another process has taken the place of one that was killed."""
+        end = time.monotonic() + timeout_s
+        while (new := self.processes().get(name)) is None or new.pid == old:
+            assert time.monotonic() < end, f"{name} did not come back:\n{self.printed()[-2000:]}"
+            time.sleep(0.1)
 
     def printed(self) -> str:
         """Return what the supervisor has printed."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 TOKEN: Final = b'"content":"'
 
@@ -49,7 +49,8 @@ class Connection(asyncio.Protocol):
         self._started = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        # uvloop's transports do not derive from asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.lost.done():
@@ -64,8 +65,7 @@ class Connection(asyncio.Protocol):
         self._began = time.perf_counter()
         self._started.clear()
         self._done = asyncio.get_running_loop().create_future()
-        if isinstance(self.transport, asyncio.WriteTransport):
-            self.transport.write(data)
+        self.transport.write(data)
         return self._done
 
     async def first(self) -> None:

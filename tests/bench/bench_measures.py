@@ -4,9 +4,12 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bench.bench_client import Answer, Connection, Target, connect, request_bytes
+
+FIRST_TOKEN_TOKENS: Final = 20
+FIRST_TOKEN_DELAY_MS: Final = 10
 
 
 class Rate(NamedTuple):
@@ -58,20 +61,29 @@ async def run_clients(target: Target, text: str, *, clients: int, seconds: float
     )
 
 
-async def first_tokens(targets: dict[str, Target], *, streams: int, rounds: int) -> dict[str, float]:
-    """Return the median time to first token of each target, asked in turn so that drift hits all alike, in ms."""
-    seen: dict[str, list[float]] = {name: [] for name in targets}
-    text = "tokens=20 delay_ms=5"
+async def first_tokens(targets: dict[str, Target], *, streams: int, rounds: int, seconds: float) -> dict[str, float]:
+    """Return the median time to first token of each target in ms, while so many streams are always open.
+
+    Streams are staggered, so that they do not all begin at once; targets take turns, so that drift hits all alike.
+    """
+    seen: dict[str, list[Answer]] = {name: [] for name in targets}
+    text = f"tokens={FIRST_TOKEN_TOKENS} delay_ms={FIRST_TOKEN_DELAY_MS}"
+    length_s = FIRST_TOKEN_TOKENS * FIRST_TOKEN_DELAY_MS / 1000
     connections = {name: [await connect(target.port) for _ in range(streams)] for name, target in targets.items()}
+
+    async def staggered(name: str, place: int, until: float) -> None:
+        await asyncio.sleep(length_s * place / streams)
+        data = request_bytes(targets[name], text, stream=True)
+        await loop_on(connections[name][place], data, until, seen[name])
+
     for _ in range(rounds):
-        for name, target in targets.items():
-            data = request_bytes(target, text, stream=True)
-            answers = await asyncio.gather(*(each.send(data) for each in connections[name]))
-            seen[name] += [answer.first_s * 1000 for answer in answers if answer.status == 200]
+        for name in targets:
+            until = time.perf_counter() + seconds
+            await asyncio.gather(*(staggered(name, place, until) for place in range(streams)))
     for group in connections.values():
         for connection in group:
             connection.transport.close()
-    return {name: statistics.median(values) for name, values in seen.items()}
+    return {name: statistics.median(answer.first_s * 1000 for answer in answers) for name, answers in seen.items()}
 
 
 async def open_streams(
@@ -81,14 +93,16 @@ async def open_streams(
     before = await measure()
     data = request_bytes(target, "tokens=2 delay_ms=1 hold_s=600", stream=True)
     connections: list[Connection] = []
+    answers: list[asyncio.Future[Answer]] = []
     for _ in range(0, streams, 50):
         batch = [await connect(target.port) for _ in range(50)]
         connections += batch
-        for connection in batch:
-            connection.send(data)
+        answers += [connection.send(data) for connection in batch]
         async with asyncio.timeout(30):
             await asyncio.gather(*(connection.first() for connection in batch))
     during = await measure()
     for connection in connections:
-        connection.transport.abort() if isinstance(connection.transport, asyncio.Transport) else None
+        connection.transport.abort()
+    # Every one of them was cut off on purpose.
+    await asyncio.gather(*answers, return_exceptions=True)
     return before, during

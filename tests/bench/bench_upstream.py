@@ -7,7 +7,7 @@ after its first token.
 import asyncio
 import re
 import sys
-from typing import Final
+from typing import Final, cast
 
 import uvloop
 
@@ -49,7 +49,8 @@ class Upstream(asyncio.Protocol):
         self._answer: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        # uvloop's transports do not derive from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, _: Exception | None) -> None:
         if self._answer is not None:
@@ -78,8 +79,7 @@ class Upstream(asyncio.Protocol):
         self._write(ending(tokens))
 
     def _write(self, data: bytes) -> None:
-        if isinstance(self._transport, asyncio.WriteTransport):
-            self._transport.write(data)
+        self._transport.write(data)
 
 
 async def serve(port: int) -> None:
