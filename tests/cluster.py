@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from kitemesh_cli.data_folder import read_environment
 from kitemesh_cli.servers import LOOPBACK, free_port
 
 GROUP = "group:123e4567-e89b-12d3-a456-426614174000"
@@ -95,16 +96,29 @@ class Cluster:
             assert time.monotonic() < end, f"{name} did not come back:\n{self.printed()[-2000:]}"
             time.sleep(0.1)
 
+    def verb(self, *words: str) -> str:
+        """Run a verb of the command against this cluster and return what it prints."""
+        command = [sys.executable, "-m", "kitemesh_cli", *words, "--data", str(self.data)]
+        return subprocess.run(command, capture_output=True, check=True, text=True, env=clean_environment()).stdout
+
+    def environment(self) -> dict[str, str]:
+        """Return what the cluster's own services are told of its servers."""
+        return {**clean_environment(), **read_environment(self.data / "env")}
+
     def printed(self) -> str:
         """Return what the supervisor has printed."""
         return self.log.read_text(errors="replace")
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without what would change a cluster."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("KITEMESH_", "OPENAI_"))}
 
 
 @contextlib.contextmanager
 def running_cluster(folder: Path, **environ: str) -> Iterator[Cluster]:
     """Start a cluster and stop it as Ctrl-C does; leaving checks that no process of it is left."""
     port, data, log = free_port(), folder / "data", folder / "dev.log"
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KITEMESH_", "OPENAI_"))}
     folder.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -112,7 +126,7 @@ def running_cluster(folder: Path, **environ: str) -> Iterator[Cluster]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**inherited, **environ},
+            env={**clean_environment(), **environ},
             start_new_session=True,
         )
     family: list[psutil.Process] = []

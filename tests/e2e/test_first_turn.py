@@ -49,12 +49,7 @@ def test_the_seeds_streaming_curl_streams_the_same_words(cluster: Cluster) -> No
 def test_the_conversation_is_stored_before_the_answer_ends_and_can_be_continued(cluster: Cluster) -> None:
     first = cluster.chat("@echo My name is Ada.")
     conversation = first.headers["x-conversation-id"]
-    shown = subprocess.run(
-        [".venv/bin/kitemesh", "conversation", conversation, "--data", str(cluster.data), "--tenant", "dev"],
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout
+    shown = cluster.verb("conversation", "--tenant", "dev", conversation)
     assert "My name is Ada." in shown
     assert first.headers["x-execution-id"] in shown
     second = cluster.chat("What did I say?", metadata={"conversation_id": conversation})
