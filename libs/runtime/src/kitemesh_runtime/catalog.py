@@ -257,7 +257,7 @@ def parse(text: str) -> Catalog:
     try:
         return Catalog.model_validate(raw)
     except ValidationError as exc:
-        problems = []
+        problems: list[str] = []
         for error in exc.errors(include_input=False, include_url=False):
             place = ".".join(str(part) for part in error["loc"])
             sentences = error["msg"].removeprefix("Value error, ").split("; ")

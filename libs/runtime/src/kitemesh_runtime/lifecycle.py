@@ -9,7 +9,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -43,7 +44,6 @@ class Life:
         self.stopping = asyncio.Event()
         self.stopping_now = asyncio.Event()
         self._tasks = tasks
-        self._background: list[asyncio.Task[None]] = []
         self._started = False
 
     @property
@@ -56,9 +56,16 @@ class Life:
         self._started = True
         log.info("service.started", pid=os.getpid())
 
-    def background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task for as long as the process lives; its death is the process's."""
-        self._background.append(self._tasks.create_task(work, name=name))
+    @asynccontextmanager
+    async def background(self, **works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Run tasks, named as they are given, while inside; the death of one is the process's."""
+        tasks = [self._tasks.create_task(work, name=name) for name, work in works.items()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def signal(self) -> None:
         """Take one request to stop."""
@@ -68,11 +75,6 @@ class Life:
         else:
             self.stopping.set()
             log.info("service.stop_requested")
-
-    def end_background(self) -> None:
-        """Cancel the background tasks; called when the service has drained."""
-        for task in self._background:
-            task.cancel()
 
 
 async def watch_loop() -> None:
@@ -91,11 +93,8 @@ async def live(settings: S, replica: str, serve: Callable[[S, Life], Awaitable[N
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, life.signal)
-        life.background("loop-lag", watch_loop())
-        try:
+        async with life.background(loop_lag=watch_loop()):
             await serve(settings, life)
-        finally:
-            life.end_background()
 
 
 def run(service: str, model: type[S], serve: Callable[[S, Life], Awaitable[None]]) -> NoReturn:

@@ -116,7 +116,9 @@ DEPENDENCY_UP: Final = Gauge(
     registry=REGISTRY,
 )
 BUS_RECONNECTS: Final = Counter("kitemesh_bus_reconnects_total", "Reconnects to NATS.", registry=REGISTRY)
-BUS_ERRORS: Final = Counter("kitemesh_bus_errors_total", "Asynchronous errors reported by NATS.", registry=REGISTRY)
+BUS_ERRORS: Final = Counter(
+    "kitemesh_bus_errors_total", "Asynchronous errors of the NATS connection, by kind.", ["kind"], registry=REGISTRY
+)
 LOOP_LAG: Final = Gauge("kitemesh_loop_lag_seconds", "How late the event loop's last tick was.", registry=REGISTRY)
 
 for _collector in (ProcessCollector, PlatformCollector, GCCollector):

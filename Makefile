@@ -1,0 +1,59 @@
+# Verbs of the repository. `make` alone prints them; CI calls the same ones.
+PYTHON ?= python3
+PORT ?= 8002
+DATA ?= .data
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down test check format test-unit test-contract test-integration test-e2e test-chaos bench docs clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install everything into .venv; quick when nothing changed
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+
+up: setup ## run the whole cluster here, in the foreground (PORT=8002, DATA=.data)
+	@exec $(BIN)/kitemesh dev --port "$(PORT)" --data "$(DATA)"
+
+down: setup ## stop what `make up` started
+	@if [ -x $(BIN)/kitemesh ]; then $(BIN)/kitemesh down --data "$(DATA)"; else echo "nothing is installed, so nothing runs"; fi
+
+test: setup check ## lint, types, imports and every test but chaos and bench
+	@$(BIN)/pytest -m "not chaos and not bench"
+
+check: setup ## lint, format, types, imports, lock file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/uv lock --check
+
+format: setup ## format the code and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-unit: setup ## the tests without a server
+	@$(BIN)/pytest tests/unit
+
+test-contract: setup ## released messages, generated documents, manifests
+	@$(BIN)/pytest tests/contract
+
+test-integration: setup ## adapters on a real nats-server and mongod
+	@$(BIN)/pytest tests/integration
+
+test-e2e: setup ## real processes, real clients
+	@$(BIN)/pytest tests/e2e -m "not chaos and not bench"
+
+test-chaos: setup ## long fault runs
+	@$(BIN)/pytest tests/chaos -m chaos
+
+bench: setup ## measure this machine; prints a table, writes JSON to bench-results/
+	@PYTHONPATH=tests $(BIN)/python -m bench
+
+docs: setup ## write docs/settings.md and docs/metrics.md again
+	@$(BIN)/python scripts/generate_docs.py
+
+clean: ## remove .venv and caches; the data of `make up` stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,169 @@
+"""The start of a one-machine cluster, step by step: servers and catalog, streams and indexes, key, services."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, NamedTuple
+
+import aiohttp
+from pydantic import SecretStr
+
+from kitemesh_cli import cluster, dev_catalog, dev_key
+from kitemesh_cli.banner import GROUP, Ready
+from kitemesh_cli.bootstrap import bootstrap
+from kitemesh_cli.children import Children, ChildSpec
+from kitemesh_cli.connections import masked, open_cli_stores
+from kitemesh_cli.console import step
+from kitemesh_cli.data_folder import DataFolder, write_environment
+from kitemesh_cli.dev_catalog import DevCatalog
+from kitemesh_cli.dev_key import DevKey
+from kitemesh_cli.servers import LOOPBACK, free_port
+from kitemesh_cli.settings import DEV_TENANT, DevSettings
+from kitemesh_contracts.errors import Unavailable
+from kitemesh_runtime.catalog import Catalog
+
+SERVER_START_S: Final = 60.0
+SERVICE_START_S: Final = 30.0
+BOOTSTRAP_S: Final = 15.0
+
+_TRY_AGAIN_S: Final = 0.2
+
+
+class Plan(NamedTuple):
+    """What is to be started.
+
+    Attributes:
+        port: The gateway's; `url` says where clients reach it.
+        environ: What the person has set; services inherit it.
+
+    """
+
+    settings: DevSettings
+    folder: DataFolder
+    port: int
+    url: str
+    environ: Mapping[str, str]
+
+
+async def start_up(plan: Plan, children: Children, session: aiohttp.ClientSession) -> Ready:
+    """Start everything and return what there is to say about it.
+
+    Raises:
+        Failed: Something did not start.
+
+    """
+    started = time.monotonic()
+    given = plan.settings
+    folder = plan.folder
+    nats, mongo, catalog = await _together(
+        _find_nats(plan, children),
+        _find_mongo(plan, children),
+        _prepare_catalog(plan),
+    )
+    pepper = given.key_pepper.get_secret_value() or dev_key.ensure_pepper(folder.pepper)
+    tenant = given.anonymous_tenant or DEV_TENANT
+    settings = given.model_copy(update={"nats_url": SecretStr(nats), "mongo_url": SecretStr(mongo)})
+    shared = {
+        "KITEMESH_NATS_URL": nats,
+        "KITEMESH_MONGO_URL": mongo,
+        "KITEMESH_MONGO_DATABASE": settings.mongo_database,
+        "KITEMESH_KEY_PEPPER": pepper,
+        "KITEMESH_CATALOG": str(catalog.path),
+        "KITEMESH_DRAIN_S": str(settings.drain_s),
+    }
+    write_environment(folder.environment, {**shared, "KITEMESH_ANONYMOUS_TENANT": tenant})
+    async with step("bootstrap") as current:
+        changes = await _bootstrap(settings, catalog.catalog)
+        current.detail = f"{len(changes)} changes to streams, consumers and indexes"
+    key = await _find_key(settings, folder, pepper, tenant, catalog.catalog)
+    services = cluster.list_services(settings, catalog.catalog, plan.port)
+    environ = cluster.shared_environment(plan.environ, shared)
+    async with step("services") as current:
+        specs = [cluster.service_spec(service, folder, environ, session) for service in services]
+        await _together(*(children.start(spec, timeout_s=SERVICE_START_S) for spec in specs))
+        current.detail = ", ".join(service.name for service in services)
+    return Ready(
+        url=plan.url,
+        key=key.text,
+        key_note=key.note,
+        data=folder.root,
+        tenant=tenant,
+        model=example_model(catalog.catalog),
+        models=tuple(catalog.catalog.models),
+        nats=masked(nats),
+        mongo=masked(mongo),
+        health_ports=[(service.name, service.health_port) for service in services],
+        started_in_s=time.monotonic() - started,
+    )
+
+
+def example_model(catalog: Catalog) -> str:
+    """Choose what the printed examples ask for."""
+    group = GROUP.removeprefix("group:")
+    return GROUP if group in catalog.groups else catalog.default_model or next(iter(catalog.models), "")
+
+
+async def _find_nats(plan: Plan, children: Children) -> str:
+    """Return the URL of the person's own NATS, or of one started here."""
+    if "nats_url" in plan.settings.model_fields_set:
+        return plan.settings.nats_url.get_secret_value()
+    port = free_port()
+    await _start_server(children, cluster.nats_spec(plan.folder, port), port)
+    return f"nats://{LOOPBACK}:{port}"
+
+
+async def _find_mongo(plan: Plan, children: Children) -> str:
+    """Return the URL of the person's own MongoDB, or of one started here."""
+    if "mongo_url" in plan.settings.model_fields_set:
+        return plan.settings.mongo_url.get_secret_value()
+    port = free_port()
+    await _start_server(children, cluster.mongod_spec(plan.folder, port), port)
+    return f"mongodb://{LOOPBACK}:{port}/?directConnection=true"
+
+
+async def _start_server(children: Children, spec: ChildSpec, port: int) -> None:
+    async with step(spec.name) as current:
+        await children.start(spec, timeout_s=SERVER_START_S)
+        current.detail = f"{LOOPBACK}:{port}"
+
+
+async def _prepare_catalog(plan: Plan) -> DevCatalog:
+    # Services run where this process runs, but their logs and errors read better with a whole path.
+    own = plan.settings.catalog.absolute() if "catalog" in plan.settings.model_fields_set else None
+    async with step("catalog") as current:
+        catalog = await dev_catalog.prepare(own, plan.folder.catalog, plan.environ)
+        current.detail = catalog.note
+        return catalog
+
+
+async def _bootstrap(settings: DevSettings, catalog: Catalog) -> list[str]:
+    """Bootstrap servers that may listen a moment before they serve."""
+    end = time.monotonic() + BOOTSTRAP_S
+    while True:
+        try:
+            return await bootstrap(settings, catalog)
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(_TRY_AGAIN_S)
+
+
+async def _find_key(settings: DevSettings, folder: DataFolder, pepper: str, tenant: str, catalog: Catalog) -> DevKey:
+    async with open_cli_stores(settings) as stores:
+        return await dev_key.ensure_key(
+            stores.keys,
+            folder.key,
+            pepper.encode(),
+            tenant=tenant,
+            default_agent=cluster.anonymous_agent(settings, catalog) or None,
+        )
+
+
+async def _together(*work: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Await all at once; the first failure ends the others and is raised alone."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            made = [tasks.create_task(each) for each in work]
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return [task.result() for task in made]

@@ -1,0 +1,69 @@
+"""The life of a one-machine cluster: start, wait, stop in the reverse order.
+
+A signal at any moment begins the stop, a second one ends everything at once; nothing is left running either way.
+"""
+
+import asyncio
+import signal
+from typing import Final
+
+import aiohttp
+
+from kitemesh_cli import cluster
+from kitemesh_cli.banner import render
+from kitemesh_cli.children import Children
+from kitemesh_cli.console import say
+from kitemesh_cli.start_up import Plan, start_up
+
+SERVER_STOP_S: Final = 15.0
+STOP_MARGIN_S: Final = 5.0
+"""Beyond its drain a service gets this much to close what it opened."""
+
+
+async def supervise(plan: Plan) -> None:
+    """Run the cluster until a signal asks for its end.
+
+    Raises:
+        Failed: Something did not start; what had started is stopped again.
+
+    """
+    async with aiohttp.ClientSession() as session, Children(say) as children:
+        stopping = _heed_signals(children)
+        starting = asyncio.create_task(start_up(plan, children, session), name="start-up")
+        asked = asyncio.create_task(stopping.wait(), name="wait-for-stop")
+        try:
+            await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                say(render(starting.result()))
+                await asked
+        finally:
+            for task in (starting, asked):
+                task.cancel()
+            await asyncio.gather(starting, asked, return_exceptions=True)
+            await _stop(children, plan.settings.drain_s + STOP_MARGIN_S)
+
+
+def _heed_signals(children: Children) -> asyncio.Event:
+    stopping = asyncio.Event()
+
+    def heed() -> None:
+        if stopping.is_set():
+            say("stopping at once")
+            children.kill()
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Under nohup SIGHUP is ignored, and shall be.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, heed)
+    return stopping
+
+
+async def _stop(children: Children, grace_s: float) -> None:
+    say("stopping")
+    servers = {cluster.MONGOD, cluster.NATS}
+    # Clients first, while everything that can finish their turns still runs.
+    await children.stop({cluster.GATEWAY}, grace_s=grace_s)
+    await children.stop(children.names - servers, grace_s=grace_s)
+    await children.stop(servers, grace_s=SERVER_STOP_S)
+    say("stopped")

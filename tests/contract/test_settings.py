@@ -1,0 +1,90 @@
+"""The rules that hold for the settings of every process."""
+
+import pytest
+from pydantic import SecretStr
+
+from kitemesh_cli import settings as cli_settings
+from kitemesh_gateway.settings import GatewaySettings
+from kitemesh_model_runner.settings import RunnerSettings
+from kitemesh_orchestrator.settings import OrchestratorSettings
+from kitemesh_runtime.settings import KNOWN, PREFIX, Settings, SettingsError, load, render
+from kitemesh_tool_executor.settings import ExecutorSettings
+
+MODELS: tuple[type[Settings], ...] = (
+    GatewaySettings,
+    OrchestratorSettings,
+    RunnerSettings,
+    ExecutorSettings,
+    *cli_settings.MODELS,
+)
+READ_ELSEWHERE = {"FAILPOINT"}
+REQUIRED = {"KITEMESH_KEY_PEPPER": "a pepper for the tests"}
+
+
+def test_known_names_are_those_that_the_models_declare() -> None:
+    declared = {name.upper() for model in MODELS for name in model.model_fields}
+    assert declared | READ_ELSEWHERE == KNOWN
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_setting_says_what_it_means(model: type[Settings]) -> None:
+    for name, field in model.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_process_accepts_what_another_one_needs_and_refuses_what_none_knows(model: type[Settings]) -> None:
+    load(model, {**REQUIRED, "KITEMESH_SWEEP_S": "5", "KITEMESH_POOL": "default", "HOME": "/"})
+    with pytest.raises(SettingsError) as caught:
+        load(model, {**REQUIRED, "KITEMESH_SLOT": "5"})
+    assert caught.value.problems == ["KITEMESH_SLOT is not a kitemesh setting"]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    environ = {
+        "KITEMESH_NATS_URL": "http://a",
+        "KITEMESH_MONGO_URL": "b",
+        "KITEMESH_HEALTH_PORT": "65536",
+        "KITEMESH_LOG_LEVEL": "loud",
+        "KITEMESH_KEY_PEPPER": "short",
+        "KITEMESH_NONSENSE": "1",
+    }
+    with pytest.raises(SettingsError) as caught:
+        load(GatewaySettings, environ)
+    assert [problem.partition(" ")[0].rstrip(":") for problem in caught.value.problems] == sorted(environ)
+
+
+@pytest.mark.parametrize("secret", ["nats://u:s3cret@h:1", "mongodb://u:s3cret@h", "s3cret-pepper-of-the-tests"])
+def test_a_refused_secret_is_not_repeated(secret: str) -> None:
+    environ = {**REQUIRED, "KITEMESH_NATS_URL": f"x{secret}", "KITEMESH_MONGO_URL": f"x{secret}"}
+    with pytest.raises(SettingsError) as caught:
+        load(GatewaySettings, environ)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_what_is_printed_masks_every_secret() -> None:
+    environ = {
+        "KITEMESH_NATS_URL": "nats://u:s3cret@h:1",
+        "KITEMESH_MONGO_URL": "mongodb://u:s3cret@h",
+        "KITEMESH_KEY_PEPPER": "s3cret-pepper-of-the-tests",
+    }
+    settings = load(GatewaySettings, environ)
+    printed = render(settings)
+    assert "s3cret" not in printed
+    lines = dict(line.split("=", 1) for line in printed.splitlines())
+    assert set(lines) == {PREFIX + name.upper() for name in GatewaySettings.model_fields}
+    secrets = [name for name, value in settings if isinstance(value, SecretStr)]
+    assert secrets == ["nats_url", "mongo_url", "key_pepper"]
+    assert {lines[PREFIX + name.upper()] for name in secrets} == {"**********"}
+
+
+def test_links_that_kubernetes_injects_are_no_settings() -> None:
+    links = {
+        "KITEMESH_PORT": "tcp://10.0.0.1:8002",
+        "KITEMESH_PORT_8002_TCP_ADDR": "10.0.0.1",
+        "KITEMESH_GATEWAY_SERVICE_HOST": "10.0.0.1",
+        "KITEMESH_GATEWAY_SERVICE_PORT_HTTP": "8002",
+        "KITEMESH_GATEWAY_PORT": "tcp://10.0.0.1:8002",
+    }
+    assert load(GatewaySettings, {**REQUIRED, **links}).port == 8002

@@ -1,0 +1,404 @@
+"""The worker loop over the real server: outcomes, pauses, heartbeats, handing back."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from integration.bus.rig import Stream, make_stream, until
+from kitemesh_contracts.errors import Bug, ContractViolation, ErrorCode, Unavailable
+from kitemesh_runtime import worker as worker_module
+from kitemesh_runtime.bus import Delivery
+from kitemesh_runtime.bus_nats import NatsBus
+from kitemesh_runtime.dependency import Dependency
+from kitemesh_runtime.worker import Done, Outcome, Reject, Retry, Worker, split
+
+
+class Outcomes:
+    """What `observe` was told."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._changed = asyncio.Event()
+
+    def __call__(self, outcome: str, held_s: float) -> None:
+        assert held_s >= 0
+        self.counts[outcome] += 1
+        self._changed.set()
+
+    async def reach(self, outcome: str, count: int) -> None:
+        async with asyncio.timeout(15):
+            while self.counts[outcome] < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@asynccontextmanager
+async def working(
+    bus: NatsBus, stream: Stream, handler: Callable[[Delivery], Awaitable[Outcome]], *, slots: int = 10, **options: Any
+) -> AsyncIterator[tuple[Worker, Outcomes]]:
+    outcomes = Outcomes()
+    worker = Worker(bus, stream.name, [stream.consumer], slots, handler, name="w", observe=outcomes, **options)
+    running = asyncio.create_task(worker.run())
+    try:
+        yield worker, outcomes
+    finally:
+        async with asyncio.timeout(10):
+            await worker.drain(1)
+            await running
+
+
+async def messages(stream: Stream) -> int:
+    return int((await stream.state())["messages"])
+
+
+def emptied(stream: Stream) -> Callable[[], Awaitable[bool]]:
+    async def empty() -> bool:
+        return await messages(stream) == 0
+
+    return empty
+
+
+@pytest.mark.parametrize(
+    ("slots", "consumers", "shares"),
+    [(10, 1, [10]), (10, 3, [4, 3, 3]), (3, 3, [1, 1, 1]), (1, 3, [1, 1, 1]), (0, 2, [1, 1])],
+)
+def test_slots_are_split_evenly_and_no_consumer_starves(slots: int, consumers: int, shares: list[int]) -> None:
+    assert split(slots, consumers) == shares
+
+
+async def test_what_is_done_leaves_the_queue_and_each_message_is_handled_once(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+    seen: Counter[bytes] = Counter()
+    most = 0
+
+    async def handler(delivery: Delivery) -> Outcome:
+        nonlocal most
+        most = max(most, worker.in_flight)
+        seen[delivery.data] += 1
+        await bus.barrier()
+        return Done()
+
+    async with working(bus, stream, handler) as (worker, outcomes):
+        await stream.put(*(b"%d" % n for n in range(100)))
+        await outcomes.reach("done", 100)
+    assert seen == {b"%d" % n: 1 for n in range(100)}
+    assert most <= 10
+    await until(emptied(stream))
+
+
+async def test_a_retry_runs_the_handler_again_here_and_costs_no_delivery(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+    deliveries: list[int] = []
+
+    async def handler(delivery: Delivery) -> Outcome:
+        deliveries.append(delivery.deliveries)
+        return Done() if len(deliveries) == 3 else Retry(0.01, "not yet")
+
+    async with working(bus, stream, handler) as (_, outcomes):
+        await stream.put(b"x")
+        await outcomes.reach("done", 1)
+    assert deliveries == [1, 1, 1]
+    await until(emptied(stream))
+
+
+@pytest.mark.parametrize("by", ["outcome", "violation"])
+async def test_a_reject_gives_the_message_up_and_logs_ids_but_no_content(bus: NatsBus, by: str) -> None:
+    stream = await make_stream(bus)
+
+    async def handler(_delivery: Delivery) -> Outcome:
+        if by == "violation":
+            raise ContractViolation("no known kind")
+        return Reject("no known kind")
+
+    with capture_logs() as logs:
+        async with working(bus, stream, handler) as (_, outcomes):
+            await bus.send(stream.subject("turn-1"), b"secret", msg_id="1")
+            await outcomes.reach("rejected", 1)
+            await until(emptied(stream))
+    [entry] = [entry for entry in logs if entry["event"] == "delivery.rejected"]
+    assert entry["reason"] == "no known kind"
+    assert (entry["subject"], entry["sequence"], entry["deliveries"]) == (stream.subject("turn-1"), 1, 1)
+    assert "secret" not in repr(logs)
+
+
+async def test_while_a_dependency_is_down_it_pulls_no_more_and_keeps_what_it_holds(bus: NatsBus) -> None:
+    stream = await make_stream(bus, ack_wait_s=0.5)
+    gate = Dependency("store")
+    runs: Counter[bytes] = Counter()
+    deliveries: set[int] = set()
+    down = True
+
+    async def handler(delivery: Delivery) -> Outcome:
+        runs[delivery.data] += 1
+        deliveries.add(delivery.deliveries)
+        if down:
+            raise Unavailable(ErrorCode.STORE_DOWN, "gone")
+        return Done()
+
+    async with working(bus, stream, handler, slots=3, gate=gate, heartbeat_s=0.1) as (worker, outcomes):
+        await stream.put(*(b"%d" % n for n in range(10)))
+        await outcomes.reach("unavailable", 3)
+        assert worker.paused
+        await still_for(bus, 0.8)  # well past the ack wait
+        assert (worker.in_flight, len(runs), sum(runs.values())) == (3, 3, 3)
+        assert (await stream.waiting())["num_ack_pending"] == 3
+        assert (await stream.waiting())["num_waiting"] == 0
+        down = False
+        gate.mark_up()
+        await outcomes.reach("done", 10)
+        assert not worker.paused
+    assert deliveries == {1}
+    await until(emptied(stream))
+
+
+async def still_for(bus: NatsBus, seconds: float) -> None:
+    """Let real time pass, by round trips, where the point of a test is that nothing happens meanwhile."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end:
+        await bus.barrier()
+
+
+async def test_without_a_gate_backoff_alone_tries_again(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+    runs = 0
+
+    async def handler(_delivery: Delivery) -> Outcome:
+        nonlocal runs
+        runs += 1
+        if runs < 3:
+            raise Unavailable(ErrorCode.STORE_DOWN, "gone")
+        return Done()
+
+    async with working(bus, stream, handler, slots=1) as (worker, outcomes):
+        await stream.put(b"1", b"2")
+        await outcomes.reach("done", 2)
+        assert not worker.paused
+    assert outcomes.counts == {"unavailable": 2, "done": 2}
+
+
+async def test_heartbeats_keep_a_slow_handler_s_message_from_redelivery(bus: NatsBus) -> None:
+    stream = await make_stream(bus, ack_wait_s=0.5)
+    deliveries: list[int] = []
+
+    async def handler(delivery: Delivery) -> Outcome:
+        deliveries.append(delivery.deliveries)
+        await still_for(bus, 1.3)
+        return Done()
+
+    async with working(bus, stream, handler, heartbeat_s=0.1) as (_, outcomes):
+        await stream.put(b"x")
+        await outcomes.reach("done", 1)
+    assert deliveries == [1]
+    await until(emptied(stream))
+
+
+async def test_an_unexpected_error_is_tried_again_then_left_to_redelivery(
+    bus: NatsBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "REDELIVER_S", 0.05)
+    stream = await make_stream(bus)
+    runs: list[int] = []
+
+    async def handler(delivery: Delivery) -> Outcome:
+        runs.append(delivery.deliveries)
+        if len(runs) <= 1 + worker_module.CRASHES_MAX:
+            raise ZeroDivisionError
+        return Done()
+
+    with capture_logs() as logs:
+        async with working(bus, stream, handler) as (_, outcomes):
+            await stream.put(b"x")
+            await outcomes.reach("done", 1)
+    assert runs == [1, 1, 1, 2]
+    assert outcomes.counts == {"failed": 1, "done": 1}
+    crashes = [entry for entry in logs if entry["event"] == "delivery.crashed"]
+    assert [entry["crashes"] for entry in crashes] == [1, 2, 3]
+    assert all(entry["exc_info"] for entry in crashes)
+
+
+async def test_draining_lets_a_running_handler_finish_and_takes_nothing_new(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handler(_delivery: Delivery) -> Outcome:
+        entered.set()
+        await leave.wait()
+        return Done()
+
+    async with working(bus, stream, handler, slots=1) as (worker, outcomes):
+        await stream.put(b"1")
+        await entered.wait()
+        draining = [asyncio.create_task(worker.drain(10)) for _ in range(2)]
+        await stream.put(b"2")
+        assert not draining[0].done()
+        leave.set()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*draining)
+        await worker.drain(10)
+    assert outcomes.counts == {"done": 1}
+
+    async def one_left() -> bool:
+        return await messages(stream) == 1
+
+    await until(one_left)
+
+
+async def test_what_is_still_held_when_the_time_is_up_is_released_and_acknowledged(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+    released: list[bytes] = []
+    cancelled: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> Outcome:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(delivery.data)
+            raise
+        return Done()
+
+    async def release(delivery: Delivery) -> None:
+        await bus.barrier()
+        released.append(delivery.data)
+
+    async with working(bus, stream, handler, on_release=release) as (worker, outcomes):
+        await stream.put(b"1", b"2")
+        await until_in_flight(bus, worker, 2)
+        async with asyncio.timeout(5):
+            await worker.drain(0.05)
+    assert sorted(released) == sorted(cancelled) == [b"1", b"2"]
+    assert outcomes.counts == {"released": 2}
+    await until(emptied(stream))
+
+
+async def until_in_flight(bus: NatsBus, worker: Worker, count: int) -> None:
+    async def reached() -> bool:
+        await bus.barrier()
+        return worker.in_flight == count
+
+    await until(reached)
+
+
+async def test_without_a_way_to_release_the_message_is_given_back_for_another_worker(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+
+    async def stuck(_delivery: Delivery) -> Outcome:
+        await asyncio.Event().wait()
+        return Done()
+
+    async with working(bus, stream, stuck) as (worker, _):
+        await stream.put(b"1")
+        await until_in_flight(bus, worker, 1)
+        await worker.drain(0)
+    assert await redelivered(bus, stream) == [2]
+
+
+async def redelivered(bus: NatsBus, stream: Stream) -> list[int]:
+    """Let another worker take what is left and tell how often each was delivered."""
+    deliveries: list[int] = []
+
+    async def handler(delivery: Delivery) -> Outcome:
+        deliveries.append(delivery.deliveries)
+        return Done()
+
+    async with working(bus, stream, handler) as (_, outcomes):
+        await outcomes.reach("done", 1)
+    return deliveries
+
+
+async def test_a_release_that_fails_gives_the_message_back(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+
+    async def handler(_delivery: Delivery) -> Outcome:
+        return Retry(60, "later")
+
+    async def release(_delivery: Delivery) -> None:
+        raise Unavailable(ErrorCode.BUS_DOWN, "gone")
+
+    with capture_logs() as logs:
+        async with working(bus, stream, handler, on_release=release) as (worker, outcomes):
+            await stream.put(b"1")
+            await until_in_flight(bus, worker, 1)
+            async with asyncio.timeout(5):
+                await worker.drain(60)  # what only waits is not waited for
+    assert outcomes.counts == {"released": 1}
+    assert "delivery.release_failed" in [entry["event"] for entry in logs]
+
+    assert await redelivered(bus, stream) == [2]
+
+
+async def test_stopping_now_cuts_a_drain_short(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+
+    async def stuck(_delivery: Delivery) -> Outcome:
+        await asyncio.Event().wait()
+        return Done()
+
+    async with working(bus, stream, stuck) as (worker, outcomes):
+        await stream.put(b"1")
+        await until_in_flight(bus, worker, 1)
+        draining = asyncio.create_task(worker.drain(60))
+        await bus.barrier()
+        assert not draining.done()
+        worker.stop_now()
+        async with asyncio.timeout(5):
+            await draining
+    assert outcomes.counts == {"released": 1}
+
+
+async def test_several_consumers_are_pulled_at_once(bus: NatsBus) -> None:
+    stream = await make_stream(bus, retention="limits")
+    stream.consumer = "d"
+    await stream.create_consumer()
+    seen: Counter[bytes] = Counter()
+
+    async def handler(delivery: Delivery) -> Outcome:
+        seen[delivery.data] += 1
+        return Done()
+
+    outcomes = Outcomes()
+    worker = Worker(bus, stream.name, ["c", "d"], 1, handler, name="w", observe=outcomes)
+    running = asyncio.create_task(worker.run())
+    await stream.put(*(b"%d" % n for n in range(10)))
+    await outcomes.reach("done", 20)
+    await worker.drain(1)
+    await running
+    assert seen == {b"%d" % n: 2 for n in range(10)}
+
+
+async def test_a_failure_of_its_own_machinery_ends_the_worker_loudly(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+
+    async def handler(_delivery: Delivery) -> Outcome:
+        return Done()
+
+    def broken(_outcome: str, _held_s: float) -> None:
+        raise ZeroDivisionError
+
+    worker = Worker(bus, stream.name, [stream.consumer], 1, handler, name="w", observe=broken)
+    running = asyncio.create_task(worker.run())
+    await stream.put(b"1")
+    async with asyncio.timeout(5):
+        with pytest.raises(ExceptionGroup) as caught:
+            await running
+    assert caught.group_contains(ZeroDivisionError)
+    async with asyncio.timeout(1):
+        await worker.drain(1)
+
+
+async def test_a_worker_runs_once(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+
+    async def handler(_delivery: Delivery) -> Outcome:
+        return Done()
+
+    async with working(bus, stream, handler) as (worker, outcomes):
+        await stream.put(b"1")
+        await outcomes.reach("done", 1)
+        with pytest.raises(Bug):
+            await worker.run()

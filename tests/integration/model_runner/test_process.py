@@ -1,0 +1,97 @@
+"""The service as a process: it starts, works, and hands back on SIGTERM what does not finish in time."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+
+from integration.bus.rig import OwnServer
+from integration.model_runner.rig import job_of
+from kitemesh_cli import processes, servers
+from kitemesh_contracts import codec, subjects, topology
+from kitemesh_contracts.events import Event, StepGenerated, StepReleased
+from kitemesh_runtime import topology_nats
+from kitemesh_runtime.bus_nats import open_bus
+from upstream import Upstream
+
+
+def said(log: Path) -> str:
+    return log.read_text()
+
+
+async def ready(port: int, log: Path) -> None:
+    """Return once the process says that it is ready."""
+    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(f"http://{servers.LOOPBACK}:{port}/readyz") as response:
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientConnectorError:
+                assert "service.died" not in said(log), said(log)
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["the drain runs out", "a second signal"])
+async def test_the_service_works_until_it_is_told_to_stop(
+    nats: OwnServer, mongo_url: str, upstream: Upstream, tmp_path: Path, signals: int
+) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    providers = {"script": {"kind": "scripted"}, "stub": {"kind": "openai", "base_url": upstream.url}}
+    models = {"scripted": {"provider": "script"}, "stalled": {"provider": "stub"}}
+    pool = f"process-{signals}"
+    catalog.write_text(
+        yaml.safe_dump(
+            {"providers": providers, "models": models, "pools": {"model": {pool: {"lanes": 2}, "default": {}}}}
+        )
+    )
+    port = servers.free_port()
+    log = tmp_path / "log"
+    environ = {
+        **os.environ,
+        "KITEMESH_NATS_URL": nats.url,
+        "KITEMESH_MONGO_URL": mongo_url,
+        "KITEMESH_MONGO_DATABASE": f"runner-{signals}",
+        "KITEMESH_CATALOG": str(catalog),
+        "KITEMESH_HEALTH_PORT": str(port),
+        "KITEMESH_POOL": pool,
+        "KITEMESH_DRAIN_S": "0.3" if signals == 1 else "60",
+        "KITEMESH_LOG_FORMAT": "json",
+    }
+    events: asyncio.Queue[Event] = asyncio.Queue()
+    async with open_bus(nats.url, name="process-test") as bus, asyncio.timeout(60):
+        specs = topology.topology(model_pools=[topology.Pool(pool, 2)])
+        wanted = {topology.MODEL, topology.EVENT}
+        await topology_nats.apply(bus, [spec for spec in specs if spec.name in wanted], replicas=1)
+        await bus.subscribe("km.v1.event.step.*.*", lambda _, data: events.put_nowait(codec.EVENT.decode(data)))  # type: ignore[arg-type]  # nothing here needs a parcel
+        process = processes.spawn([sys.executable, "-m", "kitemesh_model_runner"], log, environ)
+        try:
+            await ready(port, log)
+            for lane in (0, 1):
+                job = job_of("@echo hello there")
+                await bus.send(
+                    subjects.model_job(pool, "interactive", lane, job.turn), codec.encode(job), msg_id=job.turn
+                )
+                event = await events.get()
+                assert isinstance(event, StepGenerated)
+                assert (event.turn, event.text) == (job.turn, "hello there")
+            job = job_of(models=("stalled",))
+            await bus.send(subjects.model_job(pool, "interactive", 1, job.turn), codec.encode(job), msg_id=job.turn)
+            await upstream.records(came=1)
+            for number in (signal.SIGTERM, signal.SIGINT)[:signals]:
+                process.send_signal(number)
+            released = await events.get()
+            assert isinstance(released, StepReleased)
+            assert bytes(released.job) == codec.encode(job)
+            (record,) = await upstream.records(ended=1)
+            assert record["end"] == "disconnected"
+            assert await asyncio.to_thread(process.wait, 20) == 0, said(log)
+        finally:
+            processes.kill_group(process)
+            process.wait()
+    assert '"event": "step.ended"' in said(log)
+    assert "hello there" not in said(log)

@@ -1,0 +1,73 @@
+import sys
+
+import pytest
+
+from kitemesh_cli import __main__ as command
+from kitemesh_cli import catalog
+from kitemesh_cli.failures import Failed
+from kitemesh_contracts.errors import ErrorCode, Unavailable
+from kitemesh_runtime.settings import SettingsError
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["kitemesh", *words])
+    return command.main()
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (Failed("no such thing"), 1, "kitemesh: no such thing\n"),
+        (SettingsError(["A is wrong", "B is wrong"]), 78, "kitemesh: A is wrong\nkitemesh: B is wrong\n"),
+        (Unavailable(ErrorCode.STORE_DOWN, "The store does not answer"), 1, "kitemesh: The store does not answer\n"),
+        (
+            ZeroDivisionError("by\nzero"),
+            1,
+            "kitemesh: ZeroDivisionError: by zero (`kitemesh --traceback …` shows where)\n",
+        ),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_problem_ends_in_sentences_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    def fail(_: object) -> int:
+        raise problem
+
+    monkeypatch.setattr(catalog, "run", fail)
+    assert run(monkeypatch, "catalog", "check", "x") == code
+    assert capsys.readouterr().err == said
+
+
+def test_help_lists_every_verb_and_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--help")
+    text = capsys.readouterr().out
+    for word in ("dev", "down", "bootstrap", "keys", "catalog", "conversation", "exit codes", "78"):
+        assert word in text
+
+
+@pytest.mark.parametrize("words", [(), ("nonsense",), ("keys", "create"), ("keys", "revoke", "--tenant", "a b", "x")])
+def test_wrong_usage_is_exit_2(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, *words)
+    assert caught.value.code == 2
+
+
+def test_a_valid_catalog_is_summed_up_and_a_wrong_one_told_in_full(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("catalog") / "catalog.yaml"
+    file.write_text("providers: {s: {kind: scripted}}\nmodels: {m: {provider: s}}\n")
+    assert run(monkeypatch, "catalog", "check", str(file)) == 0
+    assert "models: 1" in capsys.readouterr().out
+    file.write_text("providers: {s: {kind: nonsense}}\nmodels: {m: {}}\nextra: 1\n")
+    assert run(monkeypatch, "catalog", "check", str(file)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["providers.s", "models.m.provider", "extra"]

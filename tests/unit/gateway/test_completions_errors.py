@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo
+from kitemesh_gateway.dialects.completions_errors import TYPES, error_body
+
+TOLD = {
+    ErrorCode.REQUEST_INVALID: ("invalid_request_error", "request.invalid", None),
+    ErrorCode.CREDENTIAL_INVALID: ("authentication_error", "credential.invalid", None),
+    ErrorCode.PERMISSION_DENIED: ("permission_error", "permission.denied", None),
+    ErrorCode.MODEL_UNKNOWN: ("not_found_error", "model_not_found", "model"),
+    ErrorCode.ROUTE_UNKNOWN: ("not_found_error", "route.unknown", None),
+    ErrorCode.CONVERSATION_UNKNOWN: ("not_found_error", "conversation.unknown", "metadata.conversation_id"),
+    ErrorCode.CONVERSATION_BUSY: ("conflict_error", "conversation.busy", "metadata.conversation_id"),
+    ErrorCode.CONVERSATION_FULL: ("rate_limit_error", "queue_full", "metadata.conversation_id"),
+    ErrorCode.QUEUE_FULL: ("rate_limit_error", "queue_full", None),
+    ErrorCode.UPSTREAM_LIMITED: ("rate_limit_error", "rate_limit_exceeded", None),
+    ErrorCode.UPSTREAM_FAILED: ("upstream_error", "upstream.failed", None),
+    ErrorCode.UPSTREAM_TIMEOUT: ("upstream_timeout", "upstream.timeout", None),
+    ErrorCode.TURN_TIMEOUT: ("upstream_timeout", "turn.timeout", None),
+    ErrorCode.BUS_DOWN: ("unavailable", "bus.down", None),
+    ErrorCode.STORE_DOWN: ("unavailable", "store.down", None),
+    ErrorCode.INTERNAL: ("internal_error", "internal", None),
+}
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_every_code_has_a_body(code: ErrorCode) -> None:
+    error = json.loads(error_body(ErrorInfo(code=code, message="m"), request_id="r"))["error"]
+    assert set(error) == {"message", "type", "code", "param", "request_id"}
+    assert (error["message"], error["request_id"]) == ("m", "r")
+    assert error["type"] == TYPES[MEANINGS[code].status]
+
+
+@pytest.mark.parametrize(("code", "told"), TOLD.items())
+def test_clients_read_the_words_of_the_contract(code: ErrorCode, told: tuple[str, str, str | None]) -> None:
+    error = json.loads(error_body(ErrorInfo(code=code, message="m"), request_id="r"))["error"]
+    assert (error["type"], error["code"], error["param"]) == told
+
+
+def test_a_named_field_wins_over_the_codes_own() -> None:
+    body = error_body(ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="m"), request_id="r", param="x.y")
+    assert json.loads(body)["error"]["param"] == "x.y"

@@ -1,0 +1,359 @@
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kitemesh_contracts.content import (
+    AssistantMessage,
+    Message,
+    Sampling,
+    SystemMessage,
+    TextPart,
+    UserMessage,
+)
+from kitemesh_contracts.errors import ErrorCode, KitemeshError
+from kitemesh_gateway.dialects.base import MAX_MISTAKES_SHOWN, Mistakes, TurnRequest
+from kitemesh_gateway.dialects.completions_parse import parse
+
+GROUP = "group:123e4567-e89b-12d3-a456-426614174000"
+USER = {"role": "user", "content": "Hi"}
+OK: dict[str, Any] = {"model": "m", "messages": [USER]}
+
+
+def user(text: str) -> Message:
+    return UserMessage(parts=(TextPart(text=text),))
+
+
+def test_the_seeds_request_becomes_a_turn() -> None:
+    assert parse(
+        {
+            "model": GROUP,
+            "messages": [{"role": "user", "content": "Give a summary of the key points."}],
+            "metadata": {"request_id": "req_demo_001", "mode": "auto"},
+        },
+    ) == TurnRequest(
+        model=GROUP,
+        messages=(user("Give a summary of the key points."),),
+        sampling=Sampling(),
+        stream=False,
+        label="req_demo_001",
+    )
+
+
+def test_every_honoured_field_is_carried() -> None:
+    request = parse(
+        {
+            **OK,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 2,
+            "top_p": 0.5,
+            "max_tokens": 10,
+            "max_completion_tokens": 20,
+            "stop": ["a", "b"],
+            "seed": -(2**63),
+            "n": 1,
+            "presence_penalty": -2,
+            "frequency_penalty": 2,
+            "logit_bias": {"50256": -100},
+            "logprobs": False,
+            "response_format": {"type": "text"},
+            "tools": [],
+            "reasoning_effort": "low",
+            "user": "u",
+            "metadata": {"conversation_id": "c-1", "mode": "classic", "request_id": "", "other": {"x": []}},
+            "store": True,
+            "unknown": {"is": "ignored"},
+        },
+    )
+    assert request.sampling == Sampling(
+        temperature=2.0,
+        top_p=0.5,
+        max_tokens=20,
+        stop=("a", "b"),
+        seed=-(2**63),
+        presence_penalty=-2.0,
+        frequency_penalty=2.0,
+        logit_bias={"50256": -100.0},
+        reasoning_effort="low",
+        user="u",
+    )
+    assert (request.stream, request.include_usage, request.conversation, request.label) == (True, True, "c-1", "")
+
+
+def test_null_is_the_same_as_absent() -> None:
+    fields = (
+        "stream stream_options temperature top_p max_tokens max_completion_tokens stop seed n presence_penalty "
+        "frequency_penalty logit_bias logprobs top_logprobs response_format tools tool_choice parallel_tool_calls "
+        "reasoning_effort user metadata store"
+    ).split()
+    assert parse({**OK, **dict.fromkeys(fields)}) == parse(OK)
+
+
+def test_messages_of_every_role_and_form_are_read() -> None:
+    messages = parse(
+        {
+            "model": "m",
+            "messages": [
+                {"role": "system", "content": "S"},
+                {"role": "developer", "content": [{"type": "text", "text": "D1"}, {"type": "text", "text": "D2"}]},
+                {"role": "user", "content": [{"type": "text", "text": "U1"}, {"type": "text", "text": "U2"}]},
+                {"role": "assistant", "content": "A", "tool_calls": None, "refusal": None},
+                {"role": "user", "content": "", "name": "bob"},
+            ],
+        },
+    ).messages
+    assert messages == (
+        SystemMessage(text="S"),
+        SystemMessage(text="D1D2"),
+        UserMessage(parts=(TextPart(text="U1"), TextPart(text="U2"))),
+        AssistantMessage(text="A"),
+        user(""),
+    )
+
+
+def test_with_a_stored_conversation_only_what_follows_the_last_answer_is_new_and_instructions_stay() -> None:
+    request = parse(
+        {
+            "model": "m",
+            "messages": [
+                {"role": "system", "content": "S"},
+                {"role": "user", "content": "old"},
+                {"role": "assistant", "content": "answer"},
+                {"role": "user", "content": "new"},
+            ],
+            "metadata": {"conversation_id": "c"},
+        },
+    )
+    assert request.messages == (SystemMessage(text="S"), user("new"))
+
+
+def test_store_false_keeps_nothing() -> None:
+    assert parse({**OK, "store": False}).keep is False
+    assert parse(OK).keep is True
+
+
+MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
+    ([], ErrorCode.REQUEST_INVALID, None, "The body must be a JSON object"),
+    ("x", ErrorCode.REQUEST_INVALID, None, "The body must be a JSON object"),
+    ({}, ErrorCode.REQUEST_INVALID, "model", "model: is required; messages: is required"),
+    ({**OK, "model": 1}, ErrorCode.REQUEST_INVALID, "model", "model: must be a string"),
+    ({**OK, "model": ""}, ErrorCode.REQUEST_INVALID, "model", "model: must have at least 1 character(s)"),
+    ({**OK, "model": "group:x"}, ErrorCode.REQUEST_INVALID, "model", "model: group: must be followed by a UUID"),
+    ({**OK, "messages": []}, ErrorCode.REQUEST_INVALID, "messages", "messages: must have at least 1 item(s)"),
+    ({**OK, "messages": {}}, ErrorCode.REQUEST_INVALID, "messages", "messages: must be an array"),
+    (
+        {**OK, "messages": [{"role": "system", "content": "S"}]},
+        ErrorCode.REQUEST_INVALID,
+        "messages",
+        "messages: needs at least one user message",
+    ),
+    (
+        {
+            "model": "m",
+            "messages": [USER, {"role": "assistant", "content": "A"}],
+            "metadata": {"conversation_id": "c"},
+        },
+        ErrorCode.REQUEST_INVALID,
+        "messages",
+        "messages: needs a user message after the last assistant message",
+    ),
+    (
+        {**OK, "messages": [USER] * 257},
+        ErrorCode.REQUEST_INVALID,
+        "messages",
+        "messages: must not bring more than 256 messages",
+    ),
+    (
+        {**OK, "messages": [USER, 5, {"role": "bob", "content": "x"}, {"content": "x"}, {"role": ["user"]}]},
+        ErrorCode.REQUEST_INVALID,
+        "messages.1",
+        "messages.1: must be an object; "
+        "messages.2.role: must be 'system', 'developer', 'user', 'assistant' or 'tool'; "
+        "messages.3.role: is required; "
+        "messages.4.role: must be 'system', 'developer', 'user', 'assistant' or 'tool'",
+    ),
+    (
+        {**OK, "messages": [{"role": "user", "content": None}, {"role": "user"}, {"role": "user", "content": []}]},
+        ErrorCode.REQUEST_INVALID,
+        "messages.0.content",
+        "messages.0.content: must be a string or an array of parts; "
+        "messages.1.content: is required; "
+        "messages.2.content: must have at least 1 item(s)",
+    ),
+    (
+        {
+            **OK,
+            "messages": [
+                {"role": "user", "content": [{"type": "text"}, {"type": "x"}, 3, {"type": "text", "text": 1}]}
+            ],
+        },
+        ErrorCode.REQUEST_INVALID,
+        "messages.0.content.0.text",
+        "messages.0.content.0.text: is required; "
+        "messages.0.content.1.type: must be 'text', 'image_url', 'file' or 'input_audio'; "
+        "messages.0.content.2: must be an object; "
+        "messages.0.content.3.text: must be a string",
+    ),
+    (
+        {**OK, "temperature": 2.1, "top_p": "1", "max_tokens": 0, "seed": 1.5, "n": 5, "stream": 1},
+        ErrorCode.REQUEST_INVALID,
+        "stream",
+        "stream: must be true or false; temperature: must be at most 2; top_p: must be a number; "
+        "max_tokens: must be at least 1; seed: must be an integer; n: must be at most 4",
+    ),
+    ({**OK, "seed": True}, ErrorCode.REQUEST_INVALID, "seed", "seed: must be an integer"),
+    ({**OK, "temperature": False}, ErrorCode.REQUEST_INVALID, "temperature", "temperature: must be a number"),
+    (
+        {**OK, "presence_penalty": -2.5, "frequency_penalty": 3},
+        ErrorCode.REQUEST_INVALID,
+        "presence_penalty",
+        "presence_penalty: must be at least -2; frequency_penalty: must be at most 2",
+    ),
+    (
+        {**OK, "stop": ["a"] * 5},
+        ErrorCode.REQUEST_INVALID,
+        "stop",
+        "stop: must have at most 4 item(s)",
+    ),
+    ({**OK, "stop": 3}, ErrorCode.REQUEST_INVALID, "stop", "stop: must be a string or an array of strings"),
+    (
+        {**OK, "stop": ["", 1]},
+        ErrorCode.REQUEST_INVALID,
+        "stop.0",
+        "stop.0: must have at least 1 character(s); stop.1: must be a string",
+    ),
+    (
+        {**OK, "logit_bias": {"a": 1, "5": 101}},
+        ErrorCode.REQUEST_INVALID,
+        "logit_bias.a",
+        "logit_bias.a: must name a token by its decimal id; logit_bias.5: must be at most 100",
+    ),
+    (
+        {**OK, "reasoning_effort": "lots"},
+        ErrorCode.REQUEST_INVALID,
+        "reasoning_effort",
+        "reasoning_effort: must be 'none', 'minimal', 'low', 'medium', 'high' or 'xhigh'",
+    ),
+    ({**OK, "metadata": []}, ErrorCode.REQUEST_INVALID, "metadata", "metadata: must be an object"),
+    (
+        {**OK, "metadata": {"mode": "fast", "request_id": 5, "conversation_id": {"$ne": 1}}},
+        ErrorCode.REQUEST_INVALID,
+        "metadata.request_id",
+        "metadata.request_id: must be a string; metadata.mode: must be 'auto', 'classic' or 'durable'; "
+        "metadata.conversation_id: must be a string",
+    ),
+    (
+        {**OK, "metadata": {"conversation_id": "a\n", "request_id": "x" * 256}},
+        ErrorCode.REQUEST_INVALID,
+        "metadata.request_id",
+        "metadata.request_id: must have at most 255 character(s); "
+        "metadata.conversation_id: must be an id: 1 to 64 of A-Z, a-z, 0-9, _ and -",
+    ),
+    (
+        {**OK, "store": False, "metadata": {"conversation_id": "c"}},
+        ErrorCode.REQUEST_INVALID,
+        "store",
+        "store: must not be false with metadata.conversation_id",
+    ),
+    (
+        {**OK, "stream_options": {"include_usage": True}},
+        ErrorCode.REQUEST_INVALID,
+        "stream_options",
+        "stream_options: is only allowed with stream",
+    ),
+    ({**OK, "n": 2}, ErrorCode.REQUEST_UNSUPPORTED, "n", "n: is not supported yet"),
+    ({**OK, "tools": [{}]}, ErrorCode.REQUEST_UNSUPPORTED, "tools", "tools: is not supported yet"),
+    ({**OK, "tool_choice": "auto"}, ErrorCode.REQUEST_UNSUPPORTED, "tool_choice", "tool_choice: is not supported yet"),
+    (
+        {**OK, "parallel_tool_calls": False},
+        ErrorCode.REQUEST_UNSUPPORTED,
+        "parallel_tool_calls",
+        "parallel_tool_calls: is not supported yet",
+    ),
+    (
+        {**OK, "logprobs": True, "top_logprobs": 2},
+        ErrorCode.REQUEST_UNSUPPORTED,
+        "logprobs",
+        "logprobs: is not supported yet; top_logprobs: is not supported yet",
+    ),
+    (
+        {**OK, "response_format": {"type": "json_object"}},
+        ErrorCode.REQUEST_UNSUPPORTED,
+        "response_format.type",
+        "response_format.type: is not supported yet",
+    ),
+    (
+        {**OK, "metadata": {"mode": "durable"}},
+        ErrorCode.REQUEST_UNSUPPORTED,
+        "metadata.mode",
+        "metadata.mode: is not supported yet",
+    ),
+    (
+        {**OK, "messages": [USER, {"role": "tool", "content": "1", "tool_call_id": "c"}]},
+        ErrorCode.REQUEST_UNSUPPORTED,
+        "messages.1.role",
+        "messages.1.role: is not supported yet",
+    ),
+    (
+        {**OK, "messages": [USER, {"role": "assistant", "content": "", "tool_calls": [{}]}]},
+        ErrorCode.REQUEST_UNSUPPORTED,
+        "messages.1.tool_calls",
+        "messages.1.tool_calls: is not supported yet",
+    ),
+    (
+        {**OK, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]},
+        ErrorCode.REQUEST_UNSUPPORTED,
+        "messages.0.content.0.type",
+        "messages.0.content.0.type: is not supported yet",
+    ),
+    (
+        {**OK, "n": 2, "temperature": 3},
+        ErrorCode.REQUEST_INVALID,
+        "temperature",
+        "temperature: must be at most 2; n: is not supported yet",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "code", "param", "message"), MISTAKES, ids=range(len(MISTAKES)))
+def test_every_mistake_is_named_at_once(body: object, code: ErrorCode, param: str | None, message: str) -> None:
+    with pytest.raises(Mistakes) as refused:
+        parse(body)
+    assert (refused.value.code, refused.value.param, refused.value.message) == (code, param, message)
+
+
+def test_a_flood_of_mistakes_is_cut_to_a_readable_length() -> None:
+    with pytest.raises(Mistakes) as refused:
+        parse({"model": "m", "messages": [USER, *[5] * 300]})
+    assert len(refused.value.mistakes) == 301
+    assert refused.value.message.count(";") == MAX_MISTAKES_SHOWN
+    assert refused.value.message.endswith("; and 281 more")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    "model messages stream stream_options temperature top_p max_tokens stop seed n logit_bias logprobs response_format "
+    "tools metadata store role content type text conversation_id request_id mode".split(),
+)
+SHAPED = st.recursive(
+    JSON | st.sampled_from(["user", "assistant", "system", "text", "image_url", "group:", GROUP, "auto"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(FIELDS, SHAPED, max_size=8) | JSON)
+def test_no_json_whatever_raises_anything_but_a_refusal(body: object) -> None:
+    try:
+        request = parse(body)
+    except KitemeshError as refused:
+        assert refused.status == 400
+    else:
+        assert any(isinstance(message, UserMessage) for message in request.messages)

@@ -1,0 +1,112 @@
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from kitemesh_contracts.errors import MEANINGS
+from kitemesh_gateway.dialects.completions_models import ChatRequest
+from kitemesh_gateway.docs_page import SECURITY_POLICY, render
+from kitemesh_gateway.openapi import document
+
+DOCUMENT = document("1.2.3")
+
+
+def references(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(DOCUMENT)}
+    assert names <= set(DOCUMENT["components"]["schemas"])
+    assert {"ChatRequest", "Completion", "Chunk", "ErrorEnvelope", "ModelList", "ModelOut"} <= names
+
+
+def test_the_request_is_described_by_the_model_that_validates_it() -> None:
+    described = DOCUMENT["components"]["schemas"]["ChatRequest"]
+    assert set(described["properties"]) == set(ChatRequest.model_fields)
+    assert described["required"] == ["model", "messages"]
+
+
+def test_every_refusal_of_a_chat_is_listed_and_says_when_to_come_back() -> None:
+    answers = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]
+    assert {int(status) for status in answers} == {200, *(m.status for m in MEANINGS.values())} - {405}
+    for status in ("429", "503"):
+        assert "Retry-After" in answers[status]["headers"]
+
+
+def test_what_only_a_later_version_does_is_not_offered() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert schemas["ChatRequest"]["properties"]["tools"]["type"] == "null"
+    assert schemas["MetadataIn"]["properties"]["mode"]["anyOf"][0]["enum"] == ["auto", "classic"]
+    assert not [name for name in schemas if name.startswith(("Unknown", "Media", "Tool"))]
+
+
+def test_fields_carry_what_the_code_says_of_them() -> None:
+    kitemesh = DOCUMENT["components"]["schemas"]["KitemeshOut"]
+    assert kitemesh["description"] == "This server's own words."
+    assert kitemesh["properties"]["conversation_id"]["description"] == "Absent when none is kept."
+
+
+def test_the_document_is_json() -> None:
+    assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
+
+
+class Page(HTMLParser):
+    """What a browser would load or follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.anchors: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given: dict[str, Any] = dict(attrs)
+        self.anchors.add(given.get("id", ""))
+        self.links += [given[name] for name in ("href", "src") if name in given]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def page() -> Page:
+    parsed = Page()
+    parsed.feed(render(DOCUMENT))
+    return parsed
+
+
+def test_the_page_loads_nothing_and_runs_nothing(page: Page) -> None:
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert all(link == "/openapi.json" or link.removeprefix("#") in page.anchors for link in page.links)
+    assert "unsafe" not in SECURITY_POLICY
+
+
+def test_the_page_names_every_route_and_field(page: Page) -> None:
+    for path in DOCUMENT["paths"]:
+        assert path in page.text
+    for schema in DOCUMENT["components"]["schemas"].values():
+        for field in schema.get("properties", {}):
+            assert field in page.text
+
+
+def test_the_style_is_the_one_that_the_policy_allows() -> None:
+    assert re.fullmatch(r"default-src 'none'; style-src 'sha256-[\w+/=]{44}'; .*", SECURITY_POLICY)
+
+
+def test_text_of_the_document_cannot_become_markup() -> None:
+    hostile = json.loads(json.dumps(DOCUMENT))
+    hostile["info"]["title"] = "<script>alert(1)</script>"
+    assert "<script>" not in render(hostile)

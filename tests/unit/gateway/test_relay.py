@@ -1,0 +1,300 @@
+import asyncio
+
+import pytest
+
+from kitemesh_contracts import codec, subjects
+from kitemesh_contracts.commands import StartTurn
+from kitemesh_contracts.content import AssistantMessage, Usage
+from kitemesh_contracts.deltas import Frame, TextDelta, TurnEnded
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
+from kitemesh_gateway.relay import TICK_S, Relay
+from kitemesh_gateway.watches import BUDGET_MARGIN_S, LOOK_S, LOST_S, SETTLE_S, Watch
+from kitemesh_runtime.parcels import Parcels
+from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores_memory import memory_stores
+from unit.gateway.rig import TURN, DeafBus, ManualClock, Screen, ended, frame, live, start
+
+
+class Rig:
+    """A relay whose bus and clock are in the test's hands."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.bus = DeafBus()
+        self.stores: Stores = memory_stores()
+        self.relay = Relay(self.bus.as_bus(), Parcels(self.stores.blobs), self.stores.turns, self.clock)
+        self.screen = Screen()
+
+    async def listen(self) -> "Rig":
+        await self.relay.listen("gw")
+        return self
+
+    def open(self, what: StartTurn) -> Watch:
+        return self.relay.open(what, self.screen)
+
+    def feed(self, message: Frame | TurnEnded, *, attempt: int = 1, turn: str = TURN) -> None:
+        self.feed_bytes(codec.encode(message), attempt=attempt, turn=turn)
+
+    def feed_bytes(self, payload: bytes, *, attempt: int = 1, turn: str = TURN) -> None:
+        self.bus.listeners[subjects.live_of("gw")](live(turn, attempt), payload)
+
+    def wait(self, seconds: float) -> None:
+        end_s = self.clock.now_s + seconds
+        while self.clock.now_s < end_s:
+            self.clock.now_s += TICK_S
+            self.relay.tick()
+
+    async def look_up(self) -> None:
+        """Do the lookups that are due."""
+        async with asyncio.timeout(5):
+            await self.relay.look_up_next()
+
+
+@pytest.fixture
+async def rig() -> Rig:
+    return await Rig().listen()
+
+
+async def test_frames_go_to_their_turn_and_the_closing_event_ends_it(rig: Rig) -> None:
+    other = Screen()
+    rig.open(start())
+    rig.relay.open(start("other-turn"), other)
+    rig.feed(frame(1, "a"))
+    rig.feed(frame(1, "x"), turn="other-turn")
+    rig.feed(frame(2, "b"))
+    rig.feed(ended("ab", last=2))
+    assert (rig.screen.text, other.text) == ("ab", "x")
+    assert rig.screen.ended is not None
+    assert not other.is_over
+    assert len(rig.relay) == 1
+
+
+async def test_a_closing_event_that_overtook_its_frames_waits_for_them(rig: Rig) -> None:
+    rig.open(start())
+    rig.feed(frame(1, "a"))
+    rig.feed(ended("abc", last=3))
+    rig.feed(frame(2, "b"))
+    assert not rig.screen.is_over
+    rig.feed(frame(3, "c"))
+    assert (rig.screen.text, rig.screen.rest) == ("abc", ())
+    assert rig.screen.ended is not None
+
+
+async def test_frames_that_never_come_are_made_up_for_from_the_closing_event_in_time(rig: Rig) -> None:
+    rig.open(start())
+    rig.feed(frame(1, "a"))
+    rig.feed(ended("abc", last=3))
+    rig.wait(SETTLE_S)
+    assert (rig.screen.text, rig.screen.rest) == ("abc", (TextDelta(text="bc"),))
+
+
+async def test_an_answer_that_is_not_streamed_waits_for_no_frame(rig: Rig) -> None:
+    rig.open(start(stream=False))
+    rig.feed(ended("abc", last=3))
+    assert rig.screen.ended is not None
+
+
+async def test_an_answer_that_does_not_begin_with_what_was_shown_is_an_explicit_error(rig: Rig) -> None:
+    rig.open(start())
+    rig.feed(frame(1, "Hello"))
+    rig.feed(frame(1, "Good"), attempt=2)
+    rig.feed(ended("Goodbye", attempt=2, last=2), attempt=2)
+    assert rig.screen.text == "Hello"
+    assert rig.screen.error is not None
+    assert rig.screen.error.code is ErrorCode.TURN_LOST
+
+
+async def test_a_failed_turn_is_told_at_once(rig: Rig) -> None:
+    rig.open(start())
+    rig.feed(frame(1, "a"))
+    error = ErrorInfo(code=ErrorCode.UPSTREAM_CUT, message="cut")
+    rig.feed(ended("ab", last=5, outcome="failed", error=error))
+    assert rig.screen.error == error
+
+
+async def test_what_is_not_a_message_changes_nothing(rig: Rig) -> None:
+    rig.open(start())
+    rig.feed_bytes(b"{")
+    rig.feed_bytes(b'{"type":"unknown"}')
+    rig.bus.listeners[subjects.live_of("gw")]("km.v1.live.gw.nonsense", b"")
+    rig.feed(frame(1, "a"))
+    assert rig.screen.text == "a"
+
+
+async def test_a_closing_event_too_large_to_travel_is_fetched(rig: Rig) -> None:
+    rig.open(start())
+    text = "x" * 300_000
+    payload = await Parcels(rig.stores.blobs).pack("acme", ended(text))
+    assert len(payload) < 1000
+    rig.feed_bytes(payload)
+    await rig.screen.over()
+    assert rig.screen.text == text
+
+
+async def test_a_closing_event_whose_blob_is_gone_is_an_explicit_error(rig: Rig) -> None:
+    rig.open(start())
+    payload = await Parcels(memory_stores().blobs).pack("acme", ended("x" * 300_000))
+    rig.feed_bytes(payload)
+    await rig.screen.over()
+    assert rig.screen.error is not None
+
+
+RECORD = TurnRecord(
+    id=TURN,
+    tenant="acme",
+    status="completed",
+    mode="classic",
+    model="m",
+    conversation="conv",
+    answer=AssistantMessage(text="abc"),
+    finish="stop",
+    usage=Usage(input_tokens=1, output_tokens=2),
+)
+
+
+async def test_after_a_silence_the_stored_turn_is_looked_for(rig: Rig) -> None:
+    rig.open(start())
+    rig.feed(frame(1, "a"))
+    await rig.stores.turns.put("acme", RECORD)
+    rig.wait(LOOK_S + TICK_S)
+    await rig.look_up()
+    assert rig.screen.text == "abc"
+    assert rig.screen.ended is not None
+    assert rig.screen.ended.usage == Usage(input_tokens=1, output_tokens=2)
+
+
+async def test_after_a_reconnect_the_stored_turn_is_looked_for_at_once(rig: Rig) -> None:
+    rig.open(start())
+    await rig.stores.turns.put("acme", RECORD)
+    rig.bus.reconnected[0]()
+    rig.wait(TICK_S)
+    await rig.look_up()
+    assert rig.screen.text == "abc"
+
+
+async def test_a_store_that_does_not_answer_is_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.open(start())
+    await rig.stores.turns.put("acme", RECORD)
+
+    async def fail(tenant: str, turn: str) -> None:
+        raise Unavailable(ErrorCode.STORE_DOWN, "down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(rig.stores.turns, "get", fail)
+        rig.wait(LOOK_S)
+        await rig.look_up()
+    assert not rig.screen.is_over
+    rig.wait(LOOK_S)
+    await rig.look_up()
+    assert rig.screen.text == "abc"
+
+
+async def test_another_tenants_turn_is_never_found(rig: Rig) -> None:
+    rig.open(start())
+    await rig.stores.turns.put(
+        "rival", TurnRecord(id=TURN, tenant="rival", status="completed", mode="classic", model="m")
+    )
+    rig.wait(LOOK_S)
+    await rig.look_up()
+    assert not rig.screen.is_over
+
+
+async def test_a_turn_that_somebody_worked_on_and_that_fell_silent_is_lost_and_stopped(rig: Rig) -> None:
+    rig.open(start())
+    rig.feed(frame(0))
+    rig.wait(LOST_S - TICK_S)
+    assert not rig.screen.is_over
+    rig.wait(2 * TICK_S)
+    assert rig.screen.error is not None
+    assert rig.screen.error.code is ErrorCode.TURN_LOST
+    assert [cancel.turn for cancel in rig.bus.cancels] == [TURN]
+
+
+async def test_signs_of_life_keep_a_turn_open(rig: Rig) -> None:
+    rig.open(start())
+    for _ in range(4):
+        rig.feed(frame(0))
+        rig.wait(LOST_S / 2)
+    assert not rig.screen.is_over
+
+
+async def test_waiting_in_a_queue_is_not_death(rig: Rig) -> None:
+    rig.open(start(budget_s=600))
+    rig.wait(500)
+    assert not rig.screen.is_over
+
+
+async def test_a_turn_that_keeps_nothing_is_lost_when_its_end_may_have_been_missed(rig: Rig) -> None:
+    rig.open(start(conversation=None, fresh=False))
+    rig.bus.reconnected[0]()
+    rig.wait(LOST_S)
+    assert rig.screen.error is not None
+    assert rig.screen.error.code is ErrorCode.TURN_LOST
+
+
+async def test_the_budget_ends_everything(rig: Rig) -> None:
+    rig.open(start(budget_s=60))
+    rig.wait(60 + BUDGET_MARGIN_S)
+    assert rig.screen.error is not None
+    assert rig.screen.error.code is ErrorCode.TURN_TIMEOUT
+    assert len(rig.relay) == 0
+
+
+async def test_a_withdrawn_turn_is_cancelled_every_second_until_its_closing_event(rig: Rig) -> None:
+    watch = rig.open(start(conversation="conv", fresh=False))
+    rig.relay.withdraw(watch, "gone")
+    assert [(cancel.turn, cancel.reason, cancel.conversation) for cancel in rig.bus.cancels] == [(TURN, "gone", "conv")]
+    rig.wait(3)
+    assert len(rig.bus.cancels) == 4
+    rig.feed(frame(7, "late"))
+    rig.wait(1)
+    assert len(rig.bus.cancels) == 5
+    rig.feed(ended("", outcome="cancelled"))
+    rig.wait(5)
+    assert len(rig.bus.cancels) == 5
+    assert not rig.screen.is_over
+
+
+async def test_a_conversation_that_the_turn_began_has_no_queue_to_leave(rig: Rig) -> None:
+    rig.relay.withdraw(rig.open(start(conversation="conv", fresh=True)), "gone")
+    assert rig.bus.cancels[0].conversation is None
+
+
+async def test_a_cancel_is_repeated_through_an_outage_and_given_up_after_a_minute(rig: Rig) -> None:
+    rig.bus.connected = False
+    rig.relay.withdraw(rig.open(start()), "gone")
+    rig.wait(10)
+    assert rig.bus.cancels == []
+    rig.bus.connected = True
+    rig.wait(100)
+    assert 49 <= len(rig.bus.cancels) <= 51
+
+
+async def test_a_turn_that_ended_is_not_cancelled(rig: Rig) -> None:
+    watch = rig.open(start())
+    rig.feed(ended("a"))
+    rig.relay.withdraw(watch, "gone")
+    assert rig.bus.cancels == []
+
+
+async def test_every_open_turn_can_be_ended_with_an_explicit_error(rig: Rig) -> None:
+    rig.open(start())
+    error = ErrorInfo(code=ErrorCode.DRAINING, message="stopping")
+    rig.relay.withdraw_all(error)
+    assert rig.screen.error == error
+    assert len(rig.bus.cancels) == 1
+
+
+async def test_one_broken_sink_does_not_end_the_read_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    broken, healthy = Screen(), Screen()
+    monkeypatch.setattr(broken, "show", explode)
+    rig.relay.open(start("broken-turn"), broken)
+    rig.relay.open(start("healthy-turn"), healthy)
+    rig.feed(frame(1, "a"), turn="broken-turn")
+    rig.feed(frame(1, "a"), turn="healthy-turn")
+    assert broken.error is not None
+    assert broken.error.code is ErrorCode.INTERNAL
+    assert healthy.text == "a"

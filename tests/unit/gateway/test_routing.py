@@ -1,0 +1,51 @@
+import pytest
+
+from kitemesh_gateway.dialects.completions import Completions
+from kitemesh_gateway.exchange import Endpoint, Exchange
+from kitemesh_gateway.routing import Router
+
+DIALECT, FALLBACK = Completions(), Completions()
+
+
+async def handle(exchange: Exchange) -> None:
+    raise AssertionError("routes are only looked up here")
+
+
+ROUTER = Router(
+    [
+        Endpoint("POST", "/v1/chat", DIALECT, handle),  # type: ignore[arg-type]
+        Endpoint("GET", "/v1/models", DIALECT, handle),  # type: ignore[arg-type]
+        Endpoint("GET", "/v1/models/{id}", DIALECT, handle),  # type: ignore[arg-type]
+    ],
+    fallback=FALLBACK,
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "tail"),
+    [
+        ("POST", "/v1/chat", "/v1/chat", ""),
+        ("GET", "/v1/models", "/v1/models", ""),
+        ("HEAD", "/v1/models", "/v1/models", ""),
+        ("GET", "/v1/models/group:1", "/v1/models/{id}", "group:1"),
+        ("GET", "/v1/models/org/name:tag", "/v1/models/{id}", "org/name:tag"),
+    ],
+)
+def test_a_path_leads_to_its_endpoint(method: str, path: str, route: str, tail: str) -> None:
+    found = ROUTER.find(method, path)
+    assert found.endpoint is not None
+    assert (found.endpoint.path, found.tail) == (route, tail)
+
+
+@pytest.mark.parametrize("path", ["/", "", "/v1", "/v1/chat/", "/v1/models/", "//v1/chat", "*"])
+def test_an_unknown_path_leads_nowhere_and_is_refused_in_the_fallbacks_words(path: str) -> None:
+    found = ROUTER.find("GET", path)
+    assert (found.endpoint, found.allowed) == (None, ())
+    assert found.dialect is FALLBACK
+
+
+def test_a_known_path_names_its_methods_to_the_wrong_one() -> None:
+    found = ROUTER.find("DELETE", "/v1/models")
+    assert found.endpoint is None
+    assert found.allowed == ("GET", "HEAD")
+    assert found.dialect is DIALECT

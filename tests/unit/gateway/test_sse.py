@@ -1,0 +1,240 @@
+import asyncio
+from typing import cast
+
+import pytest
+
+from kitemesh_contracts.deltas import TextDelta
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo
+from kitemesh_gateway.dialects.base import Facts, Place
+from kitemesh_gateway.dialects.completions import Completions
+from kitemesh_gateway.outflow import TICK_S, Outflow, Stragglers
+from kitemesh_gateway.sse import PING, Stream, Streams
+from kitemesh_gateway.watches import TurnFailed
+from unit.gateway.rig import ManualClock, ended
+
+ERROR = ErrorInfo(code=ErrorCode.UPSTREAM_CUT, message="cut")
+PATIENCE_S = 15.0
+
+
+class Pipe:
+    """A transport whose client reads when the test says so."""
+
+    def __init__(self) -> None:
+        self.unsent = b""
+        self.sent = b""
+        self.writes = 0
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.unsent += data
+        self.writes += 1
+
+    def read(self, size: int | None = None) -> None:
+        size = len(self.unsent) if size is None else size
+        self.sent += self.unsent[:size]
+        self.unsent = self.unsent[size:]
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.unsent)
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def as_transport(self) -> asyncio.Transport:
+        return cast("asyncio.Transport", self)
+
+
+class Rig:
+    """One stream with its timer."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.streams = Streams(
+            self.clock, ping_s=15.0, patience_s=PATIENCE_S, max_unsent_bytes=4096, first_event_s=10.0
+        )
+        facts = Facts(turn="t", model="m", created_s=1, label="r", conversation=None, include_usage=False)
+        self.encoder = Completions().encoder(facts)
+        self.stream: Stream = self.streams.open(self.encoder, "req")
+        self.pipe = Pipe()
+
+    def attach(self, *, chunked: bool = False) -> None:
+        self.stream.attach(self.pipe.as_transport(), chunked=chunked, now_s=self.clock.now_s)
+
+    def text(self, n: int, text: str) -> bytes:
+        self.stream.show(Place(1, 1, n), (TextDelta(text=text),))
+        return self.encoder.delta(Place(1, 1, n), (TextDelta(text=text),))
+
+    def wait(self, seconds: float) -> None:
+        end_s = self.clock.now_s + seconds
+        while self.clock.now_s < end_s:
+            self.clock.now_s += TICK_S
+            self.streams.tick()
+
+    async def first(self) -> None:
+        async with asyncio.timeout(5):
+            await self.stream.first()
+
+
+@pytest.fixture
+async def rig() -> Rig:
+    return Rig()
+
+
+async def test_what_came_before_the_status_line_is_sent_in_one_piece_after_it(rig: Rig) -> None:
+    one, two = rig.text(1, "a"), rig.text(2, "b")
+    await rig.first()
+    rig.attach()
+    assert rig.pipe.unsent == rig.encoder.start() + one + two
+    assert rig.pipe.writes == 1
+
+
+async def test_each_event_is_written_once_in_one_piece(rig: Rig) -> None:
+    rig.attach(chunked=True)
+    one = rig.encoder.start() + rig.text(1, "a")
+    assert rig.pipe.unsent == b"%x\r\n%b\r\n" % (len(one), one)
+    rig.pipe.read()
+    two = rig.text(2, "b")
+    assert rig.pipe.unsent == b"%x\r\n%b\r\n" % (len(two), two)
+    assert rig.pipe.writes == 2
+
+
+async def test_the_status_line_waits_for_the_first_event_only_so_long(rig: Rig) -> None:
+    waiting = asyncio.create_task(rig.first())
+    rig.wait(9.5)
+    assert not rig.stream._first.done()
+    rig.wait(0.5)
+    await waiting
+    rig.attach()
+    assert rig.pipe.unsent == b""
+
+
+async def test_a_failure_before_anything_was_sent_is_raised(rig: Rig) -> None:
+    rig.stream.fail(Place(0, 0, 1), ERROR)
+    with pytest.raises(TurnFailed) as failed:
+        await rig.first()
+    assert failed.value.code is ErrorCode.UPSTREAM_CUT
+
+
+async def test_a_failure_behind_a_first_event_is_in_the_stream(rig: Rig) -> None:
+    one = rig.text(1, "a")
+    rig.stream.fail(Place(1, 1, 2), ERROR)
+    await rig.first()
+    rig.attach()
+    assert rig.pipe.unsent == rig.encoder.start() + one + rig.encoder.error(Place(1, 1, 2), ERROR, "req")
+    assert rig.stream.failed
+
+
+async def test_a_failure_after_an_empty_status_line_is_in_the_stream(rig: Rig) -> None:
+    rig.wait(10)
+    await rig.first()
+    rig.attach()
+    rig.stream.fail(Place(0, 0, 1), ERROR)
+    assert rig.pipe.unsent == rig.encoder.error(Place(0, 0, 1), ERROR, "req")
+
+
+async def test_a_failure_while_the_status_line_is_on_its_way_is_in_the_stream(rig: Rig) -> None:
+    rig.wait(10)
+    await rig.first()
+    rig.stream.fail(Place(0, 0, 1), ERROR)
+    rig.attach()
+    assert rig.pipe.unsent == rig.encoder.error(Place(0, 0, 1), ERROR, "req")
+
+
+async def test_a_stream_is_done_when_its_end_was_written(rig: Rig) -> None:
+    rig.attach()
+    rig.stream.end(ended("a"), (TextDelta(text="a"),))
+    async with asyncio.timeout(5):
+        outflow = await rig.stream.done()
+    assert outflow is not None
+    assert rig.pipe.unsent == rig.encoder.start() + rig.encoder.end(ended("a"), (TextDelta(text="a"),))
+    assert not rig.stream.failed
+
+
+async def test_a_silence_is_broken_before_it_lasts_too_long(rig: Rig) -> None:
+    rig.attach()
+    rig.text(1, "a")
+    rig.pipe.read()
+    silent_s = 0.0
+    while not rig.pipe.unsent:
+        rig.wait(TICK_S)
+        silent_s += TICK_S
+    assert rig.pipe.unsent == PING
+    assert 13.0 <= silent_s <= 15.0
+    rig.pipe.read()
+    rig.wait(13.5)
+    assert rig.pipe.sent.count(PING) == 1
+    rig.wait(1.5)
+    assert rig.pipe.unsent == PING
+
+
+async def test_a_stream_that_speaks_needs_no_pings(rig: Rig) -> None:
+    rig.attach()
+    for n in range(1, 10):
+        rig.text(n, "a")
+        rig.pipe.read()
+        rig.wait(10)
+    assert PING not in rig.pipe.sent
+
+
+async def test_a_client_that_does_not_read_is_cut_in_time(rig: Rig) -> None:
+    rig.attach()
+    rig.text(1, "a")
+    rig.wait(PATIENCE_S - 3 * TICK_S)
+    assert not rig.pipe.aborted
+    rig.wait(3 * TICK_S)
+    assert rig.pipe.aborted
+
+
+async def test_a_client_that_reads_too_slowly_for_what_waits_is_cut(rig: Rig) -> None:
+    rig.attach()
+    for n in range(1, 8):
+        rig.text(n, "a" * 100)
+    for _ in range(15):
+        rig.wait(1)
+        rig.pipe.read(10)
+    assert rig.pipe.aborted
+
+
+async def test_a_slow_client_that_keeps_up_is_left_alone(rig: Rig) -> None:
+    rig.attach()
+    for n in range(1, 40):
+        rig.text(n, "a" * 100)
+        rig.wait(2)
+        rig.pipe.read(200)
+        rig.wait(2)
+        rig.pipe.read(300)
+    assert not rig.pipe.aborted
+
+
+async def test_no_event_is_added_to_more_than_may_wait(rig: Rig) -> None:
+    rig.attach()
+    rig.text(1, "a" * 5000)
+    assert not rig.pipe.aborted
+    waiting = len(rig.pipe.unsent)
+    rig.text(2, "b")
+    assert rig.pipe.aborted
+    assert len(rig.pipe.unsent) == waiting
+    rig.text(3, "c")
+    assert len(rig.pipe.unsent) == waiting
+
+
+async def test_an_answer_not_taken_after_its_end_is_cut(rig: Rig) -> None:
+    stragglers = Stragglers(PATIENCE_S)
+    slow, quick = Pipe(), Pipe()
+    for pipe in (slow, quick):
+        pipe.write(b"x" * 100)
+        stragglers.add(Outflow(pipe.as_transport(), 100))
+    quick.read()
+    for tick in range(1, 32):
+        stragglers.tick(tick * TICK_S)
+    assert slow.aborted
+    assert not quick.aborted
+
+
+async def test_a_closed_stream_is_forgotten(rig: Rig) -> None:
+    rig.streams.close(rig.stream)
+    rig.wait(20)
+    assert not rig.stream._first.done()

@@ -1,0 +1,122 @@
+import msgspec
+import pytest
+
+from kitemesh_contracts import codec
+from kitemesh_contracts.commands import Generate
+from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta
+from kitemesh_contracts.errors import ErrorCode, Unavailable
+from kitemesh_model_runner.coalesce import FRAME_MAX_CHARACTERS, KEEPALIVE_TICKS, Frames
+
+JOB = Generate(
+    turn="t", tenant="n", gateway="g", mode="classic", step=1, attempt=1, models=("m",), messages=(), budget_s=1.0
+)
+MAX_PAYLOAD_BYTES = 1024 * 1024
+
+
+class FakeBus:
+    """Takes what is published, or nothing while it is down."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, bytes]] = []
+        self.is_up = True
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        if not self.is_up:
+            raise Unavailable(ErrorCode.BUS_DOWN, "down")
+        self.published.append((subject, payload))
+
+    @property
+    def frames(self) -> list[Frame]:
+        decoded = [codec.decode(codec.RELAYED, payload) for _, payload in self.published]
+        return [frame for frame in decoded if isinstance(frame, Frame)]
+
+
+@pytest.fixture
+def bus() -> FakeBus:
+    return FakeBus()
+
+
+def frames_on(bus: FakeBus, *, stream: bool = True) -> Frames:
+    return Frames(bus, msgspec.structs.replace(JOB, stream=stream), 3)  # type: ignore[arg-type]  # only publishes
+
+
+def test_what_arrives_together_is_one_frame(bus: FakeBus) -> None:
+    frames = frames_on(bus)
+    frames.put([TextDelta(text="é")])
+    frames.put([ReasoningDelta(text="hm"), TextDelta(text="b"), TextDelta(text="cd")])
+    frames.put([CallDelta(index=0, name="f")])
+    assert bus.frames == [
+        Frame(n=1, offset=0, items=(TextDelta(text="é"),)),
+        Frame(n=2, offset=1, items=(ReasoningDelta(text="hm"), TextDelta(text="b"), TextDelta(text="cd"))),
+        Frame(n=3, offset=4, items=(CallDelta(index=0, name="f"),)),
+    ]
+    assert {subject for subject, _ in bus.published} == {"km.v1.live.g.t.1.3"}
+    assert frames.last == 3
+
+
+def test_a_caller_that_does_not_stream_gets_no_deltas(bus: FakeBus) -> None:
+    frames = frames_on(bus, stream=False)
+    frames.put([TextDelta(text="a")])
+    assert bus.published == []
+    assert frames.last == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_five_quiet_seconds_end_with_a_sign_of_life(bus: FakeBus, stream: bool) -> None:
+    frames = frames_on(bus, stream=stream)
+    for _ in range(2 * KEEPALIVE_TICKS):
+        frames.tick()
+    assert bus.frames == [Frame(n=0, offset=0, items=())] * 2
+
+
+def test_a_frame_is_a_sign_of_life_too(bus: FakeBus) -> None:
+    frames = frames_on(bus)
+    for _ in range(KEEPALIVE_TICKS - 1):
+        frames.tick()
+    frames.put([TextDelta(text="abc")])
+    for _ in range(KEEPALIVE_TICKS - 1):
+        frames.tick()
+    assert len(bus.frames) == 1
+    frames.tick()
+    assert bus.frames[1:] == [Frame(n=1, offset=3, items=())]
+
+
+def test_a_frame_that_the_bus_does_not_take_leaves_a_gap_in_the_numbers(bus: FakeBus) -> None:
+    frames = frames_on(bus)
+    frames.put([TextDelta(text="a")])
+    bus.is_up = False
+    frames.put([TextDelta(text="b")])
+    bus.is_up = True
+    frames.put([TextDelta(text="c")])
+    assert [(frame.n, frame.offset) for frame in bus.frames] == [(1, 0), (3, 2)]
+    assert frames.lost == 1
+
+
+@pytest.mark.parametrize("character", ["x", "\x01", "😀"], ids=["plain", "escaped", "wide"])
+def test_what_is_too_much_for_one_frame_is_shared_out(bus: FakeBus, character: str) -> None:
+    frames = frames_on(bus)
+    text = character * (3 * FRAME_MAX_CHARACTERS)
+    deltas: list[Delta] = [
+        TextDelta(text="first"),
+        TextDelta(text=text),
+        ReasoningDelta(text=text),
+        CallDelta(index=2, id="i", name="f", arguments=text),
+        TextDelta(text="last"),
+    ]
+    frames.put(deltas)
+    frames.put([TextDelta(text="!")])
+    got = bus.frames
+    assert all(len(payload) < MAX_PAYLOAD_BYTES / 2 for _, payload in bus.published)
+    assert [frame.n for frame in got] == list(range(1, len(got) + 1))
+    items = [item for frame in got for item in frame.items]
+    assert "".join(item.text for item in items if isinstance(item, TextDelta)) == "first" + text + "last!"
+    assert "".join(item.text for item in items if isinstance(item, ReasoningDelta)) == text
+    calls = [item for item in items if isinstance(item, CallDelta)]
+    assert "".join(call.arguments for call in calls) == text
+    assert {call.index for call in calls} == {2}
+    assert [(call.id, call.name) for call in calls] == [("i", "f")] + [("", "")] * (len(calls) - 1)
+    offset = 0
+    for frame in got:
+        assert frame.items
+        assert frame.offset == offset
+        offset += sum(len(item.text) for item in frame.items if isinstance(item, TextDelta))

@@ -1,0 +1,209 @@
+import json
+from typing import Any
+
+import pytest
+
+from kitemesh_contracts.content import ToolCall, Usage
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
+from kitemesh_contracts.ids import call_id
+from kitemesh_model_runner.openai_chunks import MAX_CALLS, MAX_NAME, AnswerReader, ChunkRefused, ErrorReported
+
+IDS = [call_id("t", 2, place) for place in range(3)]
+
+
+def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more: Any) -> bytes:
+    return json.dumps({"choices": [{"delta": delta or {}, "finish_reason": finish}], **more}).encode()
+
+
+def piece(**fields: Any) -> dict[str, Any]:
+    function = {key: fields.pop(key) for key in ("name", "arguments") if key in fields}
+    return {"tool_calls": [{**fields, "function": function}]}
+
+
+def read(*events: bytes) -> tuple[AnswerReader, list[Delta]]:
+    reader = AnswerReader("t", 2)
+    deltas: list[Delta] = []
+    reader.read(events, deltas)
+    return reader, deltas
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [
+        ({"content": "x"}, [TextDelta(text="x")]),
+        ({"role": "assistant", "content": ""}, []),
+        ({"content": None}, []),
+        ({"reasoning_content": "r"}, [ReasoningDelta(text="r")]),
+        ({"reasoning": "r"}, [ReasoningDelta(text="r")]),
+        ({"reasoning": "r", "reasoning_content": "r"}, [ReasoningDelta(text="r")]),
+        ({"reasoning": "r", "content": "x"}, [ReasoningDelta(text="r"), TextDelta(text="x")]),
+        ({"refusal": "no"}, [TextDelta(text="no")]),
+        ({"tool_calls": None}, []),
+        ({"unknown": [1]}, []),
+    ],
+)
+def test_a_delta_says_what_it_adds(delta: dict[str, Any], expected: list[Delta]) -> None:
+    assert read(chunk(delta))[1] == expected
+
+
+@pytest.mark.parametrize(
+    "event",
+    [b"{}", b'{"choices":null}', b'{"choices":[]}', b'{"choices":[{}]}', b'{"choices":[{"delta":null}]}', b"[DONE]"],
+)
+def test_a_chunk_may_add_nothing(event: bytes) -> None:
+    assert read(event)[1] == []
+
+
+def test_other_choices_are_not_ours() -> None:
+    event = json.dumps({"choices": [{"index": 1, "delta": {"content": "b"}}, {"index": 0, "delta": {"content": "a"}}]})
+    assert read(event.encode())[1] == [TextDelta(text="a")]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("stop", "stop"),
+        ("eos", "stop"),
+        ("length", "length"),
+        ("max_tokens", "length"),
+        ("content_filter", "content_filter"),
+        ("tool_calls", "stop"),
+    ],
+)
+def test_finish_reasons_are_translated(theirs: str, ours: str) -> None:
+    reader, _ = read(chunk({}, theirs))
+    assert reader.result() == (ours, ())
+
+
+def test_an_answer_without_a_finish_reason_has_not_ended() -> None:
+    reader, _ = read(chunk({"content": "x"}), b"[DONE]")
+    assert reader.result() == (None, ())
+
+
+def test_nothing_counts_after_the_end_mark() -> None:
+    reader, deltas = read(chunk({"content": "x"}, "stop"), b"[DONE]", b"garbage")
+    reader.read([b"more garbage", chunk({"content": "y"})], deltas)
+    assert deltas == [TextDelta(text="x")]
+
+
+def test_only_the_first_finish_reason_counts() -> None:
+    reader, _ = read(chunk({}, "length"), chunk({}, "stop"))
+    assert reader.result()[0] == "length"
+
+
+def test_the_last_usage_counts_and_missing_numbers_are_zero() -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": None}}
+    reader, _ = read(
+        chunk({}, usage={"prompt_tokens": 1}),
+        chunk({}, usage=None),
+        chunk({}, usage={"prompt_tokens": 9, "completion_tokens": -1, **details}),
+    )
+    assert reader.usage == Usage(input_tokens=9, cached_tokens=2)
+
+
+CALLS = [
+    pytest.param(
+        [
+            piece(index=0, id="a", name="f", arguments=""),
+            piece(index=0, arguments="{}"),
+            piece(index=1, id="b", name="g"),
+        ],
+        [("f", "{}"), ("g", "")],
+        id="by index",
+    ),
+    pytest.param(
+        [piece(id="a", name="f"), piece(arguments="{"), piece(arguments="}"), piece(id="b", name="g", arguments="[]")],
+        [("f", "{}"), ("g", "[]")],
+        id="without an index",
+    ),
+    pytest.param(
+        [piece(name="f", arguments="1"), piece(name="g", arguments="2")],
+        [("f", "1"), ("g", "2")],
+        id="with neither index nor id",
+    ),
+    pytest.param(
+        [piece(index=0, id="a", name="f", arguments="1"), piece(index=0, id="b", name="g", arguments="2")],
+        [("f", "1"), ("g", "2")],
+        id="all numbered 0",
+    ),
+    pytest.param(
+        [piece(index=0, id="a", name="f", arguments="1"), piece(index=0, id="a", name="f", arguments="2")],
+        [("f", "12")],
+        id="name and id repeated",
+    ),
+    pytest.param(
+        [piece(id="a", name="f", arguments="1"), piece(id="a", name="f", arguments="2")],
+        [("f", "12")],
+        id="name and id repeated without an index",
+    ),
+    pytest.param(
+        [piece(index=0, id="a", name="f"), piece(index=1, id="b", name="g"), piece(index=0, arguments="x")],
+        [("f", "x"), ("g", "")],
+        id="interleaved",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pieces", "expected"), CALLS)
+def test_calls_are_put_together(pieces: list[dict[str, Any]], expected: list[tuple[str, str]]) -> None:
+    reader, deltas = read(*map(chunk, pieces), chunk({}, "tool_calls"))
+    finish, calls = reader.result()
+    assert finish == "tool_calls"
+    assert calls == tuple(
+        ToolCall(id=IDS[place], name=name, arguments=arguments) for place, (name, arguments) in enumerate(expected)
+    )
+    # The deltas tell the same, each call's id and name exactly once.
+    for place, (name, arguments) in enumerate(expected):
+        ours = [delta for delta in deltas if isinstance(delta, CallDelta) and delta.index == place]
+        assert [(delta.id, delta.name) for delta in ours] == [(IDS[place], name)] + [("", "")] * (len(ours) - 1)
+        assert "".join(delta.arguments for delta in ours) == arguments
+
+
+def test_a_stop_after_calls_is_a_stop_for_calls() -> None:
+    reader, _ = read(chunk(piece(index=0, id="a", name="f")), chunk({}, "stop"))
+    assert reader.result()[0] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"",
+        b"not json",
+        b'{"choices": [{"delta": {"con',
+        b"[]",
+        b'"text"',
+        b"null",
+        b'{"choices": {}}',
+        b'{"choices": [{"delta": {"content": 1}}]}',
+        b'{"choices": [{"delta": {"content": "\xff"}}]}',
+        b'{"choices": [{"delta": {"content": "\\ud83d"}}]}',
+        b'{"x": ' + b"[" * 100_000 + b"}",
+        chunk(piece(index=0, name="n" * (MAX_NAME + 1))),
+    ],
+    ids=range(12),
+)
+def test_what_is_no_chunk_is_refused(event: bytes) -> None:
+    with pytest.raises(ChunkRefused):
+        read(event)
+
+
+def test_more_calls_than_anybody_makes_are_refused() -> None:
+    with pytest.raises(ChunkRefused):
+        read(*(chunk(piece(index=n, id=str(n), name="f")) for n in range(MAX_CALLS + 1)))
+
+
+@pytest.mark.parametrize("event", [b'{"error": {"message": "x"}}', b'{"error": "x"}', chunk({}, "error")])
+def test_an_error_in_the_stream_is_an_error(event: bytes) -> None:
+    with pytest.raises(ErrorReported):
+        read(event)
+
+
+def test_an_empty_error_is_none() -> None:
+    assert read(b'{"error": null, "choices": []}')[1] == []
+
+
+def test_what_came_before_a_failure_is_kept() -> None:
+    deltas: list[Delta] = []
+    with pytest.raises(ChunkRefused):
+        AnswerReader("t", 2).read([chunk({"content": "x"}), b"garbage"], deltas)
+    assert deltas == [TextDelta(text="x")]

@@ -1,0 +1,117 @@
+import json
+from typing import Any
+
+import pytest
+
+from kitemesh_contracts.content import (
+    AssistantMessage,
+    Message,
+    Sampling,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from kitemesh_model_runner.openai_wire import NO_RESULT, TokenLimit, render
+
+
+def user(*texts: str) -> UserMessage:
+    return UserMessage(parts=tuple(TextPart(text=text) for text in texts))
+
+
+def call(name: str) -> ToolCall:
+    return ToolCall(id=f"id-{name}", name=name, arguments='{"a": 1}')
+
+
+def wire_call(name: str) -> dict[str, Any]:
+    return {"id": f"id-{name}", "type": "function", "function": {"name": name, "arguments": '{"a": 1}'}}
+
+
+def messages_of(*messages: Message) -> list[dict[str, Any]]:
+    body: dict[str, Any] = json.loads(render("m", messages, Sampling()))
+    result: list[dict[str, Any]] = body["messages"]
+    return result
+
+
+def test_a_plain_prompt_asks_for_a_stream_with_usage_and_nothing_else() -> None:
+    assert json.loads(render("m", [user("hi")], Sampling())) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_every_choice_of_the_caller_is_passed_on() -> None:
+    sampling = Sampling(
+        temperature=0.0,
+        top_p=1.0,
+        max_tokens=5,
+        stop=("a", "b"),
+        seed=0,
+        presence_penalty=-2.0,
+        frequency_penalty=2.0,
+        logit_bias={"50256": -100},
+        reasoning_effort="low",
+        user="u",
+    )
+    body = json.loads(render("m", [], sampling))
+    for key in ("model", "messages", "stream", "stream_options"):
+        del body[key]
+    assert body == {
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "max_tokens": 5,
+        "stop": ["a", "b"],
+        "seed": 0,
+        "presence_penalty": -2.0,
+        "frequency_penalty": 2.0,
+        "logit_bias": {"50256": -100},
+        "reasoning_effort": "low",
+        "user": "u",
+    }
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_the_bound_of_tokens_is_sent_under_exactly_one_name(name: TokenLimit) -> None:
+    body = json.loads(render("m", [], Sampling(max_tokens=5), token_limit=name))
+    assert {key: value for key, value in body.items() if key.startswith("max_")} == {name: 5}
+
+
+def test_each_kind_of_message_has_its_role() -> None:
+    assert messages_of(
+        SystemMessage(text="s"),
+        user("a", "b"),
+        AssistantMessage(text="said", reasoning="not sent back"),
+        AssistantMessage(),
+    ) == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "ab"},
+        {"role": "assistant", "content": "said"},
+        {"role": "assistant", "content": ""},
+    ]
+
+
+def test_every_call_is_followed_by_its_result_in_the_order_of_the_calls() -> None:
+    rendered = messages_of(
+        user("q"),
+        AssistantMessage(calls=(call("x"), call("y"), call("z"))),
+        ToolMessage(call="id-y", text="Y"),
+        user("meanwhile"),
+        ToolMessage(call="id-x", text="X"),
+        ToolMessage(call="id-of-nobody", text="lost"),
+    )
+    assert rendered == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "tool_calls": [wire_call("x"), wire_call("y"), wire_call("z")]},
+        {"role": "tool", "tool_call_id": "id-x", "content": "X"},
+        {"role": "tool", "tool_call_id": "id-y", "content": "Y"},
+        {"role": "tool", "tool_call_id": "id-z", "content": NO_RESULT},
+        {"role": "user", "content": "meanwhile"},
+    ]
+
+
+def test_text_beside_calls_is_kept() -> None:
+    (assistant, _) = messages_of(AssistantMessage(text="let me see", calls=(call("x"),)))
+    assert assistant["content"] == "let me see"
