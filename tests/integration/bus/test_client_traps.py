@@ -71,6 +71,23 @@ async def test_a_flush_is_a_barrier_behind_what_was_queued_before(bus: NatsBus) 
     assert got == [b"%d" % n for n in range(100)]
 
 
+async def test_a_ping_goes_out_behind_what_was_queued_before() -> None:
+    heard: list[bytes] = []
+
+    async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greet(reader, writer)
+        while line := await reader.readline():
+            heard.append(line)
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+
+    async with scripted(record) as url, open_bus(url, name="test", ping_interval_s=60) as bus:
+        bus._client.listen("a", lambda *_message: None)
+        bus.publish("b", b"")
+        await bus._client.flush()
+        assert [line.split()[:1] for line in heard] == [[b"SUB"], [b"SUB"], [b"PUB"], [], [b"PING"]]
+
+
 async def test_the_barrier_comes_back_behind_subscriptions_and_publications(bus: NatsBus) -> None:
     got: list[tuple[str, bytes]] = []
     subject = bus._client.new_inbox()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import pytest
 from structlog.testing import capture_logs
@@ -98,25 +99,38 @@ async def test_a_hundred_messages_with_ten_slots_are_each_processed_once(bus: Na
 
 
 async def test_requests_are_far_fewer_than_messages(bus: NatsBus) -> None:
-    stream = await make_stream(bus)
-    await stream.put(*(b"%d" % n for n in range(500)))
-    finished = asyncio.Event()
-    left = 500
-
-    def on_delivery(delivery: Delivery) -> None:
-        nonlocal left
-        left -= 1
-        delivery.ack()
-        pull.add_credit(1)
-        if not left:
-            finished.set()
-
-    pull = await bus.pull(stream.name, stream.consumer, on_delivery)
+    stream, inbox = await make_stream(bus), Inbox()
+    pull = await bus.pull(stream.name, stream.consumer, inbox)
     requests = watch_requests(bus)
-    pull.add_credit(100)
-    async with asyncio.timeout(10):
-        await finished.wait()
-    assert len(requests) <= 20
+    pull.add_credit(20)
+    for n in range(60):  # one by one, so that nothing is saved by chance
+        await stream.put(b"%d" % n)
+        (await inbox.next()).ack()
+        pull.add_credit(1)
+        await bus.barrier()
+    assert 4 <= len(requests) <= 8
+    await pull.stop()
+
+
+async def test_a_paused_pull_leaves_messages_in_the_queue_until_it_is_resumed(bus: NatsBus) -> None:
+    stream, inbox = await make_stream(bus), Inbox()
+    pull = await bus.pull(stream.name, stream.consumer, inbox)
+    pull.add_credit(5)
+    await bus.barrier()
+    pull.pause()
+    pull.pause()
+    pull.add_credit(1)
+    await bus._client.force_reconnect()
+    await bus.wait_connected(10)
+    await stream.put(*(b"%d" % n for n in range(10)))
+    await bus.barrier()
+    info = await stream.waiting()
+    assert (info["num_waiting"], info["num_pending"], inbox.all) == (0, 10, [])
+    pull.resume()
+    pull.resume()
+    await inbox.take(6)
+    await bus.barrier()
+    assert (len(inbox.all), pull.credit) == (6, 0)
     await pull.stop()
 
 
@@ -159,38 +173,41 @@ async def beating(inbox: Inbox, kept: Delivery) -> Delivery:
             kept.in_progress()
 
 
-async def test_pulling_survives_a_kill_of_the_server(server: OwnServer, own_bus: NatsBus) -> None:
-    stream, inbox = await make_stream(own_bus, ack_wait_s=30), Inbox()
-    pull = await own_bus.pull(stream.name, stream.consumer, inbox)
+@pytest.fixture
+async def deaf_bus(server: OwnServer) -> AsyncIterator[NatsBus]:
+    """A connection whose pulls would notice silence only after half a minute."""
+    async with open_bus(server.url, name="test", reconnect_wait_s=0.02, pull_heartbeat_s=15) as opened:
+        yield opened
+
+
+async def test_pulling_survives_a_kill_of_the_server(server: OwnServer, deaf_bus: NatsBus) -> None:
+    stream, inbox = await make_stream(deaf_bus, ack_wait_s=30), Inbox()
+    pull = await deaf_bus.pull(stream.name, stream.consumer, inbox)
     pull.add_credit(10)
     for n in range(3):
         await stream.put(b"%d" % n)
         while (delivery := await inbox.next()).data != b"%d" % n:
             delivery.ack()  # a killed server forgets an ack that it had not written yet
         delivery.ack()
-        await own_bus.barrier()
+        await deaf_bus.barrier()
         server.kill()
         server.start()
-        await own_bus.wait_connected(10)
+        await deaf_bus.wait_connected(10)
     assert pull.credit == 10 - len(inbox.all)
     await pull.stop()
 
 
-async def test_pulling_survives_a_lost_connection_without_exceeding_the_credit(
-    server: OwnServer, own_bus: NatsBus
-) -> None:
-    stream, inbox = await make_stream(own_bus), Inbox()
-    pull = await own_bus.pull(stream.name, stream.consumer, inbox)
+async def test_pulling_survives_a_lost_connection_without_exceeding_the_credit(deaf_bus: NatsBus) -> None:
+    stream, inbox = await make_stream(deaf_bus), Inbox()
+    pull = await deaf_bus.pull(stream.name, stream.consumer, inbox)
     pull.add_credit(5)
-    await own_bus.barrier()
+    await deaf_bus.barrier()
     for _ in range(3):
-        back = asyncio.Event()
-        own_bus.on_reconnect(back.set)
-        await own_bus._client.force_reconnect()
-        await back.wait()
+        await deaf_bus._client.force_reconnect()
+        await deaf_bus.wait_connected(10)
     await stream.put(*(b"%d" % n for n in range(50)))
     await inbox.take(5)
-    await own_bus.barrier()
+    await deaf_bus.barrier()
     assert (await stream.waiting())["num_ack_pending"] == 5
     assert len(inbox.all) == 5
     await pull.stop()
@@ -238,6 +255,32 @@ async def test_a_renewal_beside_a_frozen_server_never_exceeds_the_credit(server:
         await pull.stop()
 
 
+async def test_what_an_old_request_still_brings_after_a_renewal_counts_against_the_credit(server: OwnServer) -> None:
+    async with (
+        open_bus(server.url, name="other") as other,
+        open_bus(server.url, name="test", pull_heartbeat_s=0.1, ping_interval_s=30) as bus,
+    ):
+        stream, inbox = await make_stream(other), Inbox()
+        pull = await bus.pull(stream.name, stream.consumer, inbox)
+        pull.add_credit(5)
+        await bus.barrier()
+        bus._client._socket().pause_reading()  # deliveries pile up unread while the pull believes in silence
+        with capture_logs() as logs:
+            await stream.put(*(b"%d" % n for n in range(50)))
+            async with asyncio.timeout(10):
+                while not any(entry["event"] == "pull.silent" for entry in logs):
+                    await other.barrier()
+        bus._client._socket().resume_reading()
+        await inbox.take(5)
+        await bus.barrier()
+        await bus.barrier()
+        assert (len(inbox.all), pull.credit) == (5, 0)
+        assert (await stream.waiting())["num_ack_pending"] == 5
+        pull.add_credit(1)
+        await inbox.next()
+        await pull.stop()
+
+
 async def test_a_request_that_expires_gives_its_credit_back(
     server: OwnServer, own_bus: NatsBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,13 +288,15 @@ async def test_a_request_that_expires_gives_its_credit_back(
     stream, inbox = await make_stream(own_bus, max_waiting=1), Inbox()
     pull = await own_bus.pull(stream.name, stream.consumer, inbox)
     requests = watch_requests(own_bus)
-    pull.add_credit(5)
 
     async def asked_again() -> bool:
         await own_bus.barrier()
         return len(requests) >= 2
 
-    await until(asked_again)
+    with capture_logs() as logs:
+        pull.add_credit(5)
+        await until(asked_again)
+    assert logs == []  # by the server's word, not by silence
     await stream.put(*(b"%d" % n for n in range(10)))
     await inbox.take(5)
     await own_bus.barrier()
@@ -264,7 +309,11 @@ async def test_a_deleted_consumer_is_retried_with_backoff_and_pulled_again_once_
     stream, inbox = await make_stream(own_bus), Inbox()
     pull = await own_bus.pull(stream.name, stream.consumer, inbox)
     pull.add_credit(3)
-    await own_bus.barrier()
+
+    async def asked() -> bool:
+        return bool((await stream.waiting())["num_waiting"] == 1)
+
+    await until(asked)
     with capture_logs() as logs:
         await stream.delete_consumer()
         async with asyncio.timeout(10):

@@ -140,10 +140,11 @@ async def test_while_a_dependency_is_down_it_pulls_no_more_and_keeps_what_it_hol
             raise Unavailable(ErrorCode.STORE_DOWN, "gone")
         return Done()
 
-    async with working(bus, stream, handler, slots=3, gate=gate, heartbeat_s=0.1) as (worker, outcomes):
-        await stream.put(*(b"%d" % n for n in range(10)))
+    async with working(bus, stream, handler, slots=5, gate=gate, heartbeat_s=0.1) as (worker, outcomes):
+        await stream.put(b"0", b"1", b"2")
         await outcomes.reach("unavailable", 3)
         assert worker.paused
+        await stream.put(*(b"%d" % n for n in range(3, 10)))  # two slots are free, but nothing more is taken
         await still_for(bus, 0.8)  # well past the ack wait
         assert (worker.in_flight, len(runs), sum(runs.values())) == (3, 3, 3)
         assert (await stream.waiting())["num_ack_pending"] == 3

@@ -58,6 +58,12 @@ class Pull(Protocol):
     def add_credit(self, n: int) -> None:
         """Allow `n` more deliveries; each delivery uses one."""
 
+    def pause(self) -> None:
+        """Leave further messages in the queue, the credit unspent. Deliveries already under way still arrive."""
+
+    def resume(self) -> None:
+        """Pull again, with what credit there is."""
+
     async def stop(self) -> None:
         """Take the credit back. Deliveries already under way may still arrive, for a moment."""
 

@@ -1,0 +1,54 @@
+"""Sending signs of life, and noticing whose stopped."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Final
+
+from kitemesh_contracts import subjects
+from kitemesh_contracts.beats import BEAT_EVERY_S, Beat
+from kitemesh_contracts.codec import encode
+from kitemesh_contracts.errors import Unavailable
+from kitemesh_runtime.bus import Bus
+from kitemesh_runtime.clock import Clock
+
+
+async def beat(bus: Bus, service: str, replica: str, load: Callable[[], int]) -> None:
+    """Say for ever that this replica lives."""
+    release = version("kitemesh-runtime")
+    subject = subjects.beat(service, replica)
+    while True:
+        # The bus reports its own outages; the next beat tries again.
+        with suppress(Unavailable):
+            bus.publish(subject, encode(Beat(service=service, replica=replica, version=release, load=load())))
+        await asyncio.sleep(BEAT_EVERY_S)
+
+
+class Pulse:
+    """When each replica of a service was last heard.
+
+    A replica that was never heard counts from the moment it was first asked about, so that a worker which has just
+    started gives every gateway its full time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock: Final = clock
+        self._heard: dict[str, float] = {}
+
+    async def listen(self, bus: Bus, service: str) -> None:
+        """Follow a service's signs of life."""
+        await bus.subscribe(subjects.beats_of(service), self._on_beat)
+        bus.on_reconnect(self._forget)
+
+    def silent_s(self, replica: str) -> float:
+        """Return for how long a replica has not been heard."""
+        now = self._clock.monotonic()
+        return now - self._heard.setdefault(replica, now)
+
+    def _on_beat(self, subject: str, _: bytes) -> None:
+        self._heard[subjects.last_token(subject)] = self._clock.monotonic()
+
+    def _forget(self) -> None:
+        # While we were cut off nobody could be heard.
+        self._heard.clear()

@@ -1,0 +1,183 @@
+"""The bus on NATS: one guarded connection with its calls, subscriptions and pulls.
+
+It does not know what travels. Acknowledged publications and requests are in `calls_nats`, deliveries in `pull_nats`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from kitemesh_contracts.errors import Bug, ErrorCode, Unavailable
+from kitemesh_runtime import pull_nats
+from kitemesh_runtime.bus import Delivery, Listener, Receipt
+from kitemesh_runtime.calls_nats import Calls
+from kitemesh_runtime.client_nats import PING_INTERVAL_S, RECONNECT_WAIT_S, GuardedClient
+from kitemesh_runtime.pull_nats import NatsPull
+from kitemesh_runtime.wire_nats import pub
+
+CONNECT_S: Final = 10.0
+STOP_S: Final = 1.0
+
+
+class NatsSubscription:
+    """Interest in a core subject."""
+
+    def __init__(self, client: GuardedClient, sid: bytes) -> None:
+        self._client = client
+        self._sid = sid
+
+    async def stop(self) -> None:
+        """End the interest; the listener is not called again."""
+        self._client.mute(self._sid)
+        self._client.forget(self._sid)
+
+
+class NatsBus:
+    """The `Bus` over one connection. Open it with `open_bus`."""
+
+    def __init__(self, client: GuardedClient, *, inbox_prefix: str, pull_heartbeat_s: float) -> None:
+        self._client = client
+        self._inbox_prefix = inbox_prefix
+        self._pull_heartbeat_s = pull_heartbeat_s
+        self._calls = Calls(client, inbox_prefix)
+        self._up = asyncio.Event()
+        self._up.set()
+        client.on_lost(self._up.clear)
+        client.on_regained(self._up.set)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands at this moment."""
+        return self._up.is_set()
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """Largest message that the server takes."""
+        return int(self._client.max_payload)
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Return once connected, or raise `Unavailable`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+        except TimeoutError as exc:
+            raise Unavailable(ErrorCode.BUS_DOWN, "The message bus cannot be reached.") from exc
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call back after every reconnect."""
+        self._client.on_regained(callback)
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """Send on core NATS.
+
+        Raises:
+            Unavailable: Disconnected, or more than 8 MiB are unsent; the message is lost.
+            ContractViolation: It is larger than the server takes, or the subject may not travel.
+
+        """
+        self._client.send_now(pub(subject, payload))
+
+    async def send(self, subject: str, payload: bytes, *, msg_id: str, timeout_s: float = 2.5) -> Receipt:
+        """Store in the stream that listens on the subject, retrying under the same id until the time is up.
+
+        Raises:
+            Busy: The stream is full (`queue.full`).
+            Unavailable: No acknowledgement in time; the message may or may not be stored.
+            ContractViolation: It is larger than the server takes, or subject or id may not travel.
+
+        """
+        return await self._calls.publish(subject, payload, msg_id=msg_id, timeout_s=timeout_s)
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Send on core NATS and return the first answer."""
+        return await self._calls.ask(subject, payload, timeout_s=timeout_s)
+
+    async def subscribe(self, subject: str, listener: Listener, *, queue: str = "") -> NatsSubscription:
+        """Listen on a core subject; renewed by itself after a reconnect. `barrier` tells when it has taken effect."""
+
+        def receive(on: bytes, _reply: bytes, _block: bytes | None, payload: bytes) -> None:
+            listener(on.decode(), payload)
+
+        return NatsSubscription(self._client, self._client.listen(subject, receive, queue=queue))
+
+    async def pull(self, stream: str, consumer: str, on_delivery: Callable[[Delivery], None]) -> NatsPull:
+        """Start a continuous pull, without credit."""
+        return NatsPull(
+            self._client,
+            self._stop_barrier,
+            inbox_prefix=self._inbox_prefix,
+            stream=stream,
+            consumer=consumer,
+            on_delivery=on_delivery,
+            heartbeat_s=self._pull_heartbeat_s,
+        )
+
+    async def barrier(self, *, timeout_s: float = 2.5) -> None:
+        """Return once the server has processed everything sent before, subscriptions included."""
+        await self._calls.echo(timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Send what is unsent, within a second, and end; whoever still waits for an answer gets `Unavailable`."""
+        self._up.clear()
+        self._calls.close()
+        await self._client.close()
+
+    async def _stop_barrier(self) -> None:
+        await self._calls.echo(timeout_s=STOP_S)
+
+
+@asynccontextmanager
+async def open_bus(
+    url: str,
+    *,
+    name: str,
+    inbox_prefix: str = "_INBOX",
+    connect_timeout_s: float = CONNECT_S,
+    on_error: Callable[[str], None] | None = None,
+    reconnect_wait_s: float = RECONNECT_WAIT_S,
+    ping_interval_s: float = PING_INTERVAL_S,
+    pull_heartbeat_s: float = pull_nats.HEARTBEAT_S,
+) -> AsyncIterator[NatsBus]:
+    """Connect, and close at the end.
+
+    Args:
+        url: `nats://` or `tls://`, with user and password or a token if need be; several separated by commas.
+        name: Shown by the server's monitoring.
+        inbox_prefix: Where the answers arrive; private to a user whose permissions say so.
+        connect_timeout_s: How long to try. Once connected, a lost connection is tried for ever.
+        on_error: Counts errors, by a word of a closed set; see `GuardedConnection`.
+        reconnect_wait_s: Pause between two attempts.
+        ping_interval_s: A server that leaves two pings unanswered is given up on the third.
+        pull_heartbeat_s: A pull that hears nothing for twice as long begins again.
+
+    Raises:
+        Unavailable: No server could be reached in time.
+
+    """
+    if "ws://" in url or "wss://" in url:
+        raise Bug("the message bus is reached by nats:// or tls://, not by WebSocket")
+    client = GuardedClient(on_error=on_error)
+    first = urlsplit(url.split(",", 1)[0])
+    user, password = (unquote(part) if part else None for part in (first.username, first.password))
+    try:
+        async with asyncio.timeout(connect_timeout_s):
+            await client.open(
+                url.split(","),
+                name=name,
+                user=user if password else None,
+                password=password,
+                token=None if password else user,
+                reconnect_wait_s=reconnect_wait_s,
+                ping_interval_s=ping_interval_s,
+            )
+    except TimeoutError as exc:
+        await client.close()
+        why = f" ({client.last_error})" if client.last_error else ""
+        raise Unavailable(ErrorCode.BUS_DOWN, f"The message bus cannot be reached{why}.") from exc
+    bus = NatsBus(client, inbox_prefix=inbox_prefix, pull_heartbeat_s=pull_heartbeat_s)
+    try:
+        yield bus
+    finally:
+        await bus.close()

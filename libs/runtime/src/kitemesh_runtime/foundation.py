@@ -1,0 +1,103 @@
+"""What every service stands on, opened in the order it is needed: catalog, bus, store, health port, signs of life.
+
+It names the adapters that all services share; each service's `app.py` adds its own.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final, NamedTuple
+
+import structlog
+
+from kitemesh_runtime.beats import beat
+from kitemesh_runtime.bus_nats import NatsBus, open_bus
+from kitemesh_runtime.catalog_file import CatalogHandle, open_catalog
+from kitemesh_runtime.clock import Clock, SystemClock
+from kitemesh_runtime.dependency import Dependency, probe, watch
+from kitemesh_runtime.driver_mongo import open_database, ping
+from kitemesh_runtime.health import serve_health
+from kitemesh_runtime.lifecycle import Life
+from kitemesh_runtime.metrics import BUS_ERRORS, BUS_RECONNECTS
+from kitemesh_runtime.parcels import Parcels
+from kitemesh_runtime.settings import Settings
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.stores_mongo import open_stores
+
+log: Final = structlog.get_logger()
+
+_BUS_PROBE_S: Final = 1.2
+
+
+class Foundation(NamedTuple):
+    """Everything that is open.
+
+    Attributes:
+        bus_state: Whether NATS answers.
+        store_state: Whether MongoDB answers.
+
+    """
+
+    bus: NatsBus
+    stores: Stores
+    parcels: Parcels
+    catalog: CatalogHandle
+    clock: Clock
+    bus_state: Dependency
+    store_state: Dependency
+
+
+@asynccontextmanager
+async def open_foundation(
+    service: str, settings: Settings, life: Life, *, load: Callable[[], int]
+) -> AsyncIterator[Foundation]:
+    """Open everything, and close it in reverse.
+
+    Args:
+        service: Its name, in the bus's monitoring and in its signs of life.
+        settings: Its settings.
+        life: Its life.
+        load: Work in hand.
+
+    """
+    clock = SystemClock()
+    bus_state, store_state = Dependency("nats", clock=clock), Dependency("mongodb", clock=clock)
+    async with AsyncExitStack() as stack:
+        catalog = await stack.enter_async_context(open_catalog(settings.catalog))
+        bus = await stack.enter_async_context(
+            open_bus(
+                settings.nats_url.get_secret_value(),
+                name=f"{service}/{life.replica}",
+                on_error=lambda kind: BUS_ERRORS.labels(kind).inc(),
+            ),
+        )
+        bus.on_reconnect(BUS_RECONNECTS.inc)
+        database = await stack.enter_async_context(
+            open_database(
+                settings.mongo_url.get_secret_value(),
+                name=settings.mongo_database,
+                driver=settings.mongo_driver,
+                dependency=store_state,
+            ),
+        )
+        stores = await stack.enter_async_context(open_stores(database, clock))
+        port = await stack.enter_async_context(
+            serve_health(
+                settings.health_host,
+                settings.health_port,
+                is_ready=lambda: life.is_ready,
+                dependencies=(bus_state, store_state),
+            ),
+        )
+        log.info("health.served", port=port)
+        reach_bus, reach_store = partial(bus.barrier, timeout_s=_BUS_PROBE_S), partial(ping, database)
+        await probe(bus_state, reach_bus, timeout_s=_BUS_PROBE_S)
+        await probe(store_state, reach_store, timeout_s=_BUS_PROBE_S)
+        await stack.enter_async_context(
+            life.background(
+                watch_bus=watch(bus_state, reach_bus),
+                watch_store=watch(store_state, reach_store),
+                beat=beat(bus, service, life.replica, load),
+            ),
+        )
+        yield Foundation(bus, stores, Parcels(stores.blobs), catalog, clock, bus_state, store_state)

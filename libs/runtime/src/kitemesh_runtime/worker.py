@@ -1,0 +1,317 @@
+"""The worker loop: pull while there are free slots, run a handler for each delivery, answer by its outcome.
+
+It keeps what it holds alive with one heartbeat, stops pulling while a dependency is down, and hands back what it still
+holds when told to stop. It does not know what a message means, nor the store, nor NATS.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+from msgspec import Struct
+
+from kitemesh_contracts import topology
+from kitemesh_contracts.errors import Bug, ContractViolation, Unavailable
+from kitemesh_contracts.subjects import last_token
+from kitemesh_runtime.bus import Bus, Delivery, Pull
+
+BACKOFF_S: Final = 0.1
+BACKOFF_MAX_S: Final = 2.0
+CRASHES_MAX: Final = 2
+"""Unexpected exceptions that one delivery may cost before it is left to redelivery, where the server counts it."""
+REDELIVER_S: Final = 1.0
+CANCEL_S: Final = 5.0
+
+log = structlog.get_logger()
+
+
+class Done(Struct, frozen=True):
+    """The work is finished and what it led to is published and acknowledged: remove the message."""
+
+
+class Retry(Struct, frozen=True):
+    """Run the handler again in this process after `after_s`; the message is kept and no delivery is counted."""
+
+    after_s: float
+    reason: str
+
+
+class Reject(Struct, frozen=True):
+    """No attempt can succeed: give the message up to the dead letters. `reason` never quotes content."""
+
+    reason: str
+
+
+Outcome = Done | Retry | Reject
+Handler = Callable[[Delivery], Awaitable[Outcome]]
+Release = Callable[[Delivery], Awaitable[None]]
+Observe = Callable[[str, float], None]
+"""Takes `done`, `rejected`, `failed`, `released` or `unavailable`, and the seconds since the delivery."""
+
+
+class Gate(Protocol):
+    """What the handlers depend on."""
+
+    async def wait_up(self) -> None:
+        """Return once it is worth trying again."""
+
+
+def split(slots: int, consumers: int) -> list[int]:
+    """Share slots out evenly, the first consumers getting the rest; at least one each, or it would starve."""
+    each, rest = divmod(slots, consumers)
+    return [max(1, each + (place < rest)) for place in range(consumers)]
+
+
+class _Held:
+    """A delivery in this worker's hands."""
+
+    __slots__ = ("delivery", "pull_index", "started_s", "task", "waiting")
+
+    def __init__(self, delivery: Delivery, pull_index: int, started_s: float) -> None:
+        self.delivery = delivery
+        self.pull_index = pull_index
+        self.started_s = started_s
+        self.task: asyncio.Task[None] | None = None
+        self.waiting = False
+
+
+class Worker:
+    """Runs one handler over the deliveries of some consumers of one stream."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        consumers: Sequence[str],
+        slots: int,
+        handler: Handler,
+        *,
+        name: str,
+        heartbeat_s: float = topology.WORKER_HEARTBEAT_S,
+        gate: Gate | None = None,
+        on_release: Release | None = None,
+        observe: Observe | None = None,
+    ) -> None:
+        """Take what to pull and what to run.
+
+        Args:
+            bus: Where deliveries come from.
+            stream: Stream of all the consumers.
+            consumers: Durable consumers; slots are split over them.
+            slots: Deliveries in hand at once.
+            handler: Says how it went. `Unavailable` means that a dependency is down, `ContractViolation` is a `Reject`.
+            name: For logs and task names.
+            heartbeat_s: How often held messages are kept from redelivery; well below the consumers' ack wait.
+            gate: Awaited before a handler that raised `Unavailable` is run again; backoff alone when `None`.
+            on_release: Hands a message back (publishes that it was released); it is acknowledged once this returns.
+                Without it, or when it raises, the message is given back by `nak`.
+            observe: Told how each delivery ended.
+
+        """
+        self._bus = bus
+        self._stream = stream
+        self._consumers = tuple(consumers)
+        self._shares = split(slots, len(self._consumers))
+        self._handler = handler
+        self._name = name
+        self._heartbeat_s = heartbeat_s
+        self._gate = gate
+        self._on_release = on_release
+        self._observe = observe
+        self._pulls: list[Pull] = []
+        self._held: set[_Held] = set()
+        self._paused = False
+        self._group: asyncio.TaskGroup | None = None
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._drain_s = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries in hand."""
+        return len(self._held)
+
+    @property
+    def paused(self) -> bool:
+        """Whether a dependency that is down keeps it from pulling."""
+        return self._paused
+
+    async def run(self) -> None:
+        """Work until drained; raises when its own machinery fails, for a worker that only looks alive is worse."""
+        if self._group is not None:
+            raise Bug("a worker runs once")
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                beat = group.create_task(self._beat(), name=f"{self._name}:heartbeat")
+                for index, consumer in enumerate(self._consumers):
+                    self._pulls.append(await self._bus.pull(self._stream, consumer, self._receiver(index)))
+                    self._pulls[index].add_credit(self._shares[index])
+                await self._stopping.wait()
+                await self._stop()
+                beat.cancel()
+        finally:
+            self._ended.set()
+            for pull in self._pulls:
+                await pull.stop()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Pull no more, let handlers finish, hand back what is left; again is the same.
+
+        Args:
+            timeout_s: How long handlers may go on. What waits for a retry or a dependency is handed back at once.
+
+        """
+        if not self._stopping.is_set():
+            self._drain_s = timeout_s
+            self._stopping.set()
+        if self._group is not None:
+            await self._ended.wait()
+
+    def stop_now(self) -> None:
+        """Cancel the handlers and hand everything back at once, whether or not a drain is under way."""
+        self._hurry.set()
+        self._stopping.set()
+
+    # One delivery
+
+    def _receiver(self, index: int) -> Callable[[Delivery], None]:
+        def receive(delivery: Delivery) -> None:
+            held = _Held(delivery, index, time.monotonic())
+            self._held.add(held)
+            # What still arrives while stopping is only handed back.
+            if not self._stopping.is_set() and self._group is not None:
+                task_name = f"{self._name}:{last_token(delivery.subject)}"
+                held.task = self._group.create_task(self._work(held), name=task_name)
+
+        return receive
+
+    async def _work(self, held: _Held) -> None:
+        """Run the handler until it has an outcome; ends with the message still held when the worker stops before."""
+        backoff_s = BACKOFF_S
+        crashes = 0
+        while True:
+            gate = None
+            try:
+                outcome = await self._handler(held.delivery)
+                self._resume()
+            except Unavailable as exc:
+                self._pause(held, exc.message)
+                gate, outcome = self._gate, Retry(backoff_s, "")
+                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+            except ContractViolation as exc:
+                outcome = Reject(exc.message)
+            except Exception:
+                crashes += 1
+                log.exception("delivery.crashed", crashes=crashes, **self._ids(held))
+                if crashes > CRASHES_MAX:
+                    held.delivery.nak(REDELIVER_S)
+                    self._finish(held, "failed")
+                    return
+                outcome = Retry(backoff_s, "an unexpected error")
+                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+            if isinstance(outcome, Done):
+                held.delivery.ack()
+                self._finish(held, "done")
+                return
+            if isinstance(outcome, Reject):
+                log.error("delivery.rejected", reason=outcome.reason, **self._ids(held))
+                # The server deletes a terminated message, so its subject has to travel with the reason.
+                held.delivery.term(f"{held.delivery.subject} {outcome.reason}")
+                self._finish(held, "rejected")
+                return
+            if outcome.reason:
+                log.info("delivery.retried", reason=outcome.reason, after_s=outcome.after_s, **self._ids(held))
+            if self._stopping.is_set():
+                return
+            held.waiting = True
+            await asyncio.sleep(outcome.after_s)
+            if gate is not None:
+                await gate.wait_up()
+            held.waiting = False
+
+    def _finish(self, held: _Held, outcome: str) -> None:
+        self._held.discard(held)
+        self._tell(held, outcome)
+        self._pulls[held.pull_index].add_credit(1)
+
+    def _pause(self, held: _Held, reason: str) -> None:
+        self._tell(held, "unavailable")
+        if not self._paused:
+            self._paused = True
+            log.warning("worker.paused", worker=self._name, reason=reason, held=len(self._held))
+            for pull in self._pulls:
+                pull.pause()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            log.info("worker.resumed", worker=self._name, held=len(self._held))
+            for pull in self._pulls:
+                pull.resume()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            for held in self._held:
+                held.delivery.in_progress()
+
+    # Stopping
+
+    async def _stop(self) -> None:
+        """Let handlers finish within the time, cancel the others, hand back what is still held."""
+        await asyncio.gather(*(pull.stop() for pull in self._pulls))
+        tasks = {held.task for held in self._held if held.task is not None}
+        for held in self._held:
+            if held.waiting and held.task is not None:
+                held.task.cancel()
+        if tasks:
+            await self._wait_finished(tasks)
+            for task in tasks:
+                task.cancel()
+            _, stuck = await asyncio.wait(tasks, timeout=CANCEL_S)
+            for task in stuck:
+                log.error("worker.handler_stuck", worker=self._name, task=task.get_name())
+        await asyncio.gather(*(self._release(held) for held in tuple(self._held)))
+        self._ended.set()
+
+    async def _wait_finished(self, tasks: set[asyncio.Task[None]]) -> None:
+        finished = asyncio.ensure_future(asyncio.wait(tasks))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait({finished, hurry}, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            finished.cancel()
+            hurry.cancel()
+
+    async def _release(self, held: _Held) -> None:
+        try:
+            if self._on_release is None:
+                held.delivery.nak()
+            else:
+                await self._on_release(held.delivery)
+                held.delivery.ack()
+        except Exception:
+            log.exception("delivery.release_failed", **self._ids(held))
+            held.delivery.nak()
+        self._held.discard(held)
+        self._tell(held, "released")
+
+    # Words
+
+    def _tell(self, held: _Held, outcome: str) -> None:
+        if self._observe is not None:
+            self._observe(outcome, time.monotonic() - held.started_s)
+
+    def _ids(self, held: _Held) -> dict[str, object]:
+        return {
+            "worker": self._name,
+            "stream": self._stream,
+            "consumer": self._consumers[held.pull_index],
+            "subject": held.delivery.subject,
+            "sequence": held.delivery.sequence,
+            "deliveries": held.delivery.deliveries,
+        }

@@ -1,0 +1,53 @@
+"""How a service's workers live: they run until the process is told to stop, then drain, then hand back.
+
+The one place that turns outcomes of deliveries into metrics.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from kitemesh_runtime.lifecycle import Life
+from kitemesh_runtime.metrics import DELIVERIES, DELIVERY_DURATION
+from kitemesh_runtime.worker import Worker
+
+
+def observer(queue: str) -> Callable[[str, float], None]:
+    """Return what counts a worker's deliveries, by the name of its queue."""
+    duration = DELIVERY_DURATION.labels(queue)
+    outcomes = {
+        outcome: DELIVERIES.labels(queue, outcome)
+        for outcome in ("done", "rejected", "failed", "released", "unavailable")
+    }
+
+    def observe(outcome: str, held_s: float) -> None:
+        outcomes[outcome].inc()
+        duration.observe(held_s)
+
+    return observe
+
+
+async def work_until_stopped(life: Life, workers: Sequence[Worker], *, drain_s: float) -> None:
+    """Run workers, say that the service is ready, and drain them when it is asked to stop.
+
+    Args:
+        life: The process.
+        workers: All of them run at once.
+        drain_s: Seconds that running work may take; a second signal ends it at once.
+
+    """
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.run(), name="worker")
+        life.ready()
+        await life.stopping.wait()
+        draining = group.create_task(_drain(workers, drain_s), name="drain")
+        now = group.create_task(life.stopping_now.wait(), name="stop-now")
+        await asyncio.wait({draining, now}, return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            for worker in workers:
+                worker.stop_now()
+        now.cancel()
+
+
+async def _drain(workers: Sequence[Worker], drain_s: float) -> None:
+    await asyncio.gather(*(worker.drain(drain_s) for worker in workers))
