@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -227,9 +228,11 @@ async def test_a_result_that_the_bus_did_not_take_is_sent_again_and_not_generate
     job = await rig.send(job_of(models=("brief",)))
     await rig.text(words=1)
     nats.kill()
-    async with asyncio.timeout(WAIT_S):
-        assert await rig.outcomes.get() == "unavailable"
-    nats.start()
+    try:
+        async with asyncio.timeout(WAIT_S):
+            assert await rig.outcomes.get() == "unavailable"
+    finally:
+        nats.start()
     event = await rig.event()
     assert isinstance(event, StepGenerated)
     assert (event.turn, event.text.split()[-1]) == (job.turn, "w7")

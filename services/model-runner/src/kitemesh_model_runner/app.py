@@ -1,0 +1,65 @@
+"""The model-runner's composition root: the only place here that names adapters and providers."""
+
+import random
+from contextlib import AsyncExitStack
+from typing import assert_never
+
+from kitemesh_contracts.topology import MODEL, lane_consumers
+from kitemesh_model_runner.provider import Provider
+from kitemesh_model_runner.provider_openai import OpenAIEndpoint, open_session
+from kitemesh_model_runner.provider_scripted import ScriptedModel
+from kitemesh_model_runner.routing import Routing
+from kitemesh_model_runner.runner import Runner
+from kitemesh_model_runner.settings import RunnerSettings
+from kitemesh_runtime import catalog
+from kitemesh_runtime.catalog import CatalogError, OpenAIProvider, ScriptedProvider
+from kitemesh_runtime.foundation import open_foundation
+from kitemesh_runtime.lifecycle import Life
+from kitemesh_runtime.metrics import SLOTS, SLOTS_USED
+from kitemesh_runtime.worker import Worker
+from kitemesh_runtime.working import observer, work_until_stopped
+
+
+async def serve(settings: RunnerSettings, life: Life) -> None:
+    """Call models until told to stop."""
+    workers: list[Worker] = []
+
+    def load() -> int:
+        return sum(worker.in_flight for worker in workers)
+
+    async with AsyncExitStack() as stack:
+        base = await stack.enter_async_context(open_foundation("model-runner", settings, life, load=load))
+        session = await stack.enter_async_context(open_session())
+
+        def build(name: str, config: catalog.Provider) -> Provider:
+            match config:
+                case OpenAIProvider():
+                    return OpenAIEndpoint(name, config, session, clock=base.clock, chance=random.random)
+                case ScriptedProvider():
+                    return ScriptedModel(config)
+                case _:
+                    assert_never(config)
+
+        pool = base.catalog.current.pools.model.get(settings.pool)
+        if pool is None:
+            raise CatalogError([f"pools.model: no pool {settings.pool!r}"])
+        routing = Routing(base.catalog, build)
+        runner = Runner(bus=base.bus, parcels=base.parcels, routing=routing, clock=base.clock)
+        await runner.listen()
+        workers.append(
+            Worker(
+                base.bus,
+                MODEL,
+                lane_consumers(settings.pool, pool.lanes),
+                settings.slots,
+                runner.on_job,
+                name=f"model-{settings.pool}",
+                gate=base.bus_state,
+                on_release=runner.release,
+                observe=observer(MODEL),
+            ),
+        )
+        SLOTS.set(settings.slots)
+        SLOTS_USED.set_function(load)
+        await stack.enter_async_context(life.background(watch_jobs=runner.watch()))
+        await work_until_stopped(life, workers, drain_s=settings.drain_s)

@@ -1,0 +1,136 @@
+"""One attempt at a model call: what was said so far, how it is stopped, the event it ends in.
+
+It knows neither deliveries nor providers.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from kitemesh_contracts.commands import Generate
+from kitemesh_contracts.content import Usage
+from kitemesh_contracts.deltas import Delta, ReasoningDelta, TextDelta
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo
+from kitemesh_contracts.events import StepCancelled, StepFailed, StepGenerated, StepTimings
+from kitemesh_model_runner.coalesce import Frames
+from kitemesh_model_runner.provider import Generated, failure
+from kitemesh_model_runner.usage import estimate
+from kitemesh_runtime.bus import Bus
+from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.failpoints import reach
+
+MAX_CHARACTERS: Final = 4 * 1024 * 1024
+"""No model says this much; an upstream that does is broken."""
+
+Result = StepGenerated | StepFailed | StepCancelled
+
+_MS: Final = 1000.0
+
+
+class Attempt:
+    """The attempt.
+
+    Attributes:
+        number: Of the attempt.
+        model: Catalog id of the model, once one is chosen.
+        reason: Why it was stopped; `None` unless it was.
+
+    """
+
+    def __init__(self, bus: Bus, clock: Clock, job: Generate, *, number: int, queued_ms: float) -> None:
+        self.job: Final = job
+        self.number: Final = number
+        self.model = ""
+        self.reason: str | None = None
+        self.frames: Final = Frames(bus, job, number)
+        self._clock: Final = clock
+        self._queued_ms: Final = queued_ms
+        self._taken_s: Final = clock.monotonic()
+        self._asked_s = self._taken_s
+        self._first_s: float | None = None
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._characters = 0
+        self._scope: asyncio.Timeout | None = None
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Seconds from the request to the first delta; `None` before it."""
+        return None if self._first_s is None else self._first_s - self._asked_s
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds since the delivery."""
+        return self._clock.monotonic() - self._taken_s
+
+    def begin(self, model: str, scope: asyncio.Timeout) -> None:
+        """Note that the provider is asked now, inside this scope."""
+        self.model = model
+        self._scope = scope
+        self._asked_s = self._clock.monotonic()
+
+    def stop(self, reason: str) -> None:
+        """Make the scope end now; nothing happens to an attempt that ends already."""
+        if self._scope is not None and self.reason is None and not self._scope.expired():
+            self.reason = reason
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def take(self, deltas: Sequence[Delta]) -> None:
+        """Be the provider's sink."""
+        if self._first_s is None:
+            self._first_s = self._clock.monotonic()
+        for delta in deltas:
+            if type(delta) is TextDelta:
+                self._text.append(delta.text)
+                self._characters += len(delta.text)
+            elif type(delta) is ReasoningDelta:
+                self._reasoning.append(delta.text)
+                self._characters += len(delta.text)
+        if self._characters > MAX_CHARACTERS:
+            raise failure(ErrorCode.UPSTREAM_FAILED)
+        self.frames.put(deltas)
+        await reach("run.mid_stream")
+
+    def generated(self, end: Generated) -> StepGenerated:
+        """Say that the model answered."""
+        reasoning = "".join(self._reasoning)
+        return StepGenerated(
+            finish=end.finish, reasoning=reasoning, calls=end.calls, **self._facts(end.usage or self._estimate())
+        )
+
+    def failed(self, error: ErrorInfo) -> StepFailed:
+        """Say that there is no whole answer."""
+        return StepFailed(error=error, **self._facts(self._partial()))
+
+    def cancelled(self, reason: str) -> StepCancelled:
+        """Say that it was stopped."""
+        return StepCancelled(reason=reason, **self._facts(self._partial()))
+
+    def _facts(self, usage: Usage) -> dict[str, Any]:
+        job, first_s = self.job, self.first_token_s
+        return {
+            "turn": job.turn,
+            "tenant": job.tenant,
+            "step": job.step,
+            "attempt": self.number,
+            "model": self.model,
+            "text": "".join(self._text),
+            "usage": usage,
+            "last": self.frames.last,
+            "timings": StepTimings(
+                queued_ms=self._queued_ms,
+                first_token_ms=None if first_s is None else round(first_s * _MS, 3),
+                total_ms=round(self.spent_s * _MS, 3),
+            ),
+            "carry": job.carry,
+        }
+
+    def _partial(self) -> Usage:
+        return Usage() if self._first_s is None else self._estimate()
+
+    def _estimate(self) -> Usage:
+        return estimate(
+            self.job.messages,
+            text_characters=sum(map(len, self._text)),
+            reasoning_characters=sum(map(len, self._reasoning)),
+        )

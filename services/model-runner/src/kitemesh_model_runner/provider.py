@@ -1,0 +1,78 @@
+"""The port to whatever generates: one call in, canonical deltas out as they come, one result at the end.
+
+A provider knows neither the bus nor frames. What it raises is a `ProviderFailed` with a sentence from here: nothing
+that an upstream wrote ever reaches a client.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from kitemesh_contracts.content import FinishReason, Message, Sampling, ToolCall, Usage
+from kitemesh_contracts.deltas import Delta
+from kitemesh_contracts.errors import ErrorCode, ProviderFailed
+
+
+class ModelCall(NamedTuple):
+    """What to generate.
+
+    Attributes:
+        model: The provider's own name for the model.
+        messages: The whole prompt, in order.
+        budget_s: Seconds until nobody waits any more, retries included; whoever calls also enforces it.
+
+    """
+
+    turn: str
+    step: int
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    budget_s: float
+
+
+class Generated(NamedTuple):
+    """How a generation ended; its text went to the sink.
+
+    Attributes:
+        usage: `None` when the provider counted nothing.
+
+    """
+
+    finish: FinishReason
+    usage: Usage | None
+    calls: tuple[ToolCall, ...] = ()
+
+
+Sink = Callable[[Sequence[Delta]], Awaitable[None]]
+"""Takes the deltas that arrived together, never none. It may make the provider wait."""
+
+
+class Provider(Protocol):
+    """One endpoint, with its own rules."""
+
+    @property
+    def kind(self) -> str:
+        """The catalog's word for it."""
+
+    async def generate(self, call: ModelCall, sink: Sink) -> Generated:
+        """Generate once; being cancelled stops the upstream at once.
+
+        Raises:
+            ProviderFailed: There is no complete answer. What the sink got before is all there will be.
+
+        """
+
+
+SENTENCES: Final = {
+    ErrorCode.UPSTREAM_REFUSED: "The model's provider refused the request",
+    ErrorCode.UPSTREAM_FAILED: "The model's provider failed",
+    ErrorCode.UPSTREAM_LIMITED: "The model's provider is over its limit; try again later",
+    ErrorCode.UPSTREAM_TIMEOUT: "The model's provider did not answer in time",
+    ErrorCode.UPSTREAM_CUT: "The model's answer broke off before its end",
+}
+"""What a client is told, by code."""
+
+
+def failure(code: ErrorCode, *, retry_after_s: float | None = None) -> ProviderFailed:
+    """Make the error for one of `SENTENCES`."""
+    return ProviderFailed(code, SENTENCES[code], retry_after_s=retry_after_s)
