@@ -4,36 +4,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
-from kitemesh_cli import servers
+from real_servers import running_mongod, running_nats
 
 
 @pytest.fixture(scope="session")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real nats-server with JetStream; it is never skipped when it does not start."""
-    folder = tmp_path_factory.mktemp("nats")
-    port = servers.free_port()
-    process = servers.start_nats(folder / "data", port, folder / "log")
-    try:
-        servers.wait_listening(process, port, timeout_s=15, log=folder / "log")
-        yield f"nats://{servers.LOOPBACK}:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    """URL of a real nats-server with JetStream."""
+    with running_nats(tmp_path_factory.mktemp("nats")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real mongod; it is never skipped when it does not start."""
-    folder = tmp_path_factory.mktemp("mongo")
-    port = servers.free_port()
-    process = servers.start_mongod(folder / "data", port, folder / "log")
-    try:
-        servers.wait_listening(process, port, timeout_s=30, log=folder / "log")
-        yield f"mongodb://{servers.LOOPBACK}:{port}/?directConnection=true"
-    finally:
-        process.kill()
-        process.wait()
+    """URL of a real mongod."""
+    with running_mongod(tmp_path_factory.mktemp("mongo")) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Undo what a test that runs a command in this process did to the logs."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pytest
 
 from kitemesh_cli import __main__ as command
-from kitemesh_cli import servers
 from kitemesh_cli.dev_catalog import packaged_text
+from real_servers import running_nats
 
 
 class Result(NamedTuple):
@@ -22,15 +22,8 @@ Run = Callable[..., Result]
 @pytest.fixture(scope="module")
 def own_nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A nats-server of this module's own: the real streams belong to one test run only."""
-    folder = tmp_path_factory.mktemp("own-nats")
-    port = servers.free_port()
-    process = servers.start_nats(folder / "data", port, folder / "log")
-    try:
-        servers.wait_listening(process, port, timeout_s=15, log=folder / "log")
-        yield f"nats://{servers.LOOPBACK}:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with running_nats(tmp_path_factory.mktemp("own-nats")) as url:
+        yield url
 
 
 @pytest.fixture

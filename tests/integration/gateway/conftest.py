@@ -2,10 +2,11 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from integration.bus.rig import OwnServer
 from integration.gateway.rig import Rig, open_rig
@@ -35,3 +36,8 @@ def gateway_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServ
 async def rig(gateway_server: OwnServer, tmp_path: Path) -> AsyncIterator[Rig]:
     async with open_rig(gateway_server.url, tmp_path, replica=f"gw-{next(_numbers)}") as opened:
         yield opened
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run on the loop of the real process: cuts and closes differ between loops."""
+    return {"uvloop": uvloop.new_event_loop}

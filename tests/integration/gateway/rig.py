@@ -15,7 +15,7 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_gateway.app import Gateway, open_gateway
 from kitemesh_gateway.settings import GatewaySettings
 from kitemesh_runtime import keyring
-from kitemesh_runtime.bus import Bus, Delivery
+from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_file import CatalogHandle
@@ -50,8 +50,10 @@ def key_record(key: keyring.NewKey = KEY, **fields: Any) -> KeyRecord:
 class Cluster:
     """What answers behind the bus: starts arrive in a queue, cancels in another, and the test says what happens."""
 
-    def __init__(self, bus: NatsBus) -> None:
+    def __init__(self, bus: NatsBus, parcels: Parcels) -> None:
         self.bus = bus
+        self._parcels = parcels
+        self._unpacking: set[asyncio.Task[None]] = set()
         self.starts: asyncio.Queue[StartTurn] = asyncio.Queue()
         self.cancels: asyncio.Queue[CancelTurn] = asyncio.Queue()
 
@@ -80,10 +82,15 @@ class Cluster:
             "usage": Usage(input_tokens=3, output_tokens=2),
             **fields,
         }
-        ended = TurnEnded(
-            turn=start.turn, tenant=start.tenant, step=1, attempt=attempt, last=last, text=text, **values
-        )
+        ended = TurnEnded(turn=start.turn, tenant=start.tenant, step=1, attempt=attempt, last=last, text=text, **values)
         self._publish(start, attempt, ended)
+
+    async def end_large(self, start: StartTurn, text: str) -> None:
+        ended = TurnEnded(
+            turn=start.turn, tenant=start.tenant, outcome="completed", step=1, attempt=1, text=text, finish="stop"
+        )
+        payload = await self._parcels.pack(start.tenant, ended)
+        self.bus.publish(subjects.live(start.gateway, start.turn, 1, 1), payload)
 
     def fail(self, start: StartTurn, code: ErrorCode, message: str = "No luck", **fields: Any) -> None:
         self.end(start, "", outcome="failed", finish=None, error=ErrorInfo(code=code, message=message, **fields))
@@ -92,10 +99,18 @@ class Cluster:
         self.bus.publish(subjects.live(start.gateway, start.turn, 1, attempt), codec.encode(message))
 
     def _on_start(self, delivery: Delivery) -> None:
-        start = codec.decode(codec.START, delivery.data)
-        assert isinstance(start, StartTurn)
-        self.starts.put_nowait(start)
         delivery.ack()
+        start = codec.decode(codec.START, delivery.data)
+        if isinstance(start, StartTurn):
+            self.starts.put_nowait(start)
+        else:
+            task = asyncio.create_task(self._unpack(delivery.data))
+            self._unpacking.add(task)
+            task.add_done_callback(self._unpacking.discard)
+
+    async def _unpack(self, data: bytes) -> None:
+        start: StartTurn = await self._parcels.unpack(codec.START, data)
+        self.starts.put_nowait(start)
 
     def _on_cancel(self, _: str, payload: bytes) -> None:
         self.cancels.put_nowait(codec.decode(codec.CANCEL, payload))
@@ -225,6 +240,7 @@ class Rig(NamedTuple):
     client: Callable[[], Client]
 
     async def ask(self, request: bytes) -> Answer:
+        """Send a request on a connection of its own and read the whole answer."""
         client = self.client()
         await client.send(request)
         return await client.answer()
@@ -232,9 +248,9 @@ class Rig(NamedTuple):
 
 @asynccontextmanager
 async def open_rig(
-    nats_url: str, folder: Path, *, replica: str, bus: Bus | None = None, **changes: Any
+    nats_url: str, folder: Path, *, replica: str, is_worked: bool = True, **changes: Any
 ) -> AsyncIterator[Rig]:
-    """Open a gateway with its own stores; `changes` are settings."""
+    """Open a gateway with its own stores; `changes` are settings; `is_worked`: somebody takes starts off the queue."""
     settings = GatewaySettings.model_validate({"port": 0, "key_pepper": PEPPER, **changes})
     clock = SystemClock()
     stores = memory_stores(clock)
@@ -245,18 +261,22 @@ async def open_rig(
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         life = Life(replica, tasks)
-        own_bus = bus or await stack.enter_async_context(open_bus(nats_url, name=replica, reconnect_wait_s=0.05))
-        cluster = Cluster(await stack.enter_async_context(open_bus(nats_url, name="cluster", reconnect_wait_s=0.05)))
+        bus = await stack.enter_async_context(open_bus(nats_url, name=replica, reconnect_wait_s=0.05))
+        parcels = Parcels(stores.blobs)
+        cluster = Cluster(
+            await stack.enter_async_context(open_bus(nats_url, name="cluster", reconnect_wait_s=0.05)), parcels
+        )
         base = Foundation(
-            bus=own_bus,  # type: ignore[arg-type]
+            bus=bus,
             stores=stores,
-            parcels=Parcels(stores.blobs),
+            parcels=parcels,
             catalog=CatalogHandle(folder / "catalog.yaml", CATALOG),
             clock=clock,
             bus_state=bus_state,
             store_state=store_state,
         )
-        await cluster.listen()
+        if is_worked:
+            await cluster.listen()
         gateway = await stack.enter_async_context(open_gateway(settings, life, base))
         life.ready()
 

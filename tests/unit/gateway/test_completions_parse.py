@@ -1,3 +1,4 @@
+import contextlib
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from kitemesh_contracts.content import (
     TextPart,
     UserMessage,
 )
-from kitemesh_contracts.errors import ErrorCode, KitemeshError
+from kitemesh_contracts.errors import ErrorCode
 from kitemesh_gateway.dialects.base import MAX_MISTAKES_SHOWN, Mistakes, TurnRequest
+from kitemesh_gateway.dialects.completions_models import ChatRequest
 from kitemesh_gateway.dialects.completions_parse import parse
 
 GROUP = "group:123e4567-e89b-12d3-a456-426614174000"
@@ -83,11 +85,7 @@ def test_every_honoured_field_is_carried() -> None:
 
 
 def test_null_is_the_same_as_absent() -> None:
-    fields = (
-        "stream stream_options temperature top_p max_tokens max_completion_tokens stop seed n presence_penalty "
-        "frequency_penalty logit_bias logprobs top_logprobs response_format tools tool_choice parallel_tool_calls "
-        "reasoning_effort user metadata store"
-    ).split()
+    fields = set(ChatRequest.model_fields) - set(OK)
     assert parse({**OK, **dict.fromkeys(fields)}) == parse(OK)
 
 
@@ -169,18 +167,22 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         {**OK, "messages": [USER, 5, {"role": "bob", "content": "x"}, {"content": "x"}, {"role": ["user"]}]},
         ErrorCode.REQUEST_INVALID,
         "messages.1",
-        "messages.1: must be an object; "
-        "messages.2.role: must be 'system', 'developer', 'user', 'assistant' or 'tool'; "
-        "messages.3.role: is required; "
-        "messages.4.role: must be 'system', 'developer', 'user', 'assistant' or 'tool'",
+        (
+            "messages.1: must be an object; "
+            "messages.2.role: must be 'system', 'developer', 'user', 'assistant' or 'tool'; "
+            "messages.3.role: is required; "
+            "messages.4.role: must be 'system', 'developer', 'user', 'assistant' or 'tool'"
+        ),
     ),
     (
         {**OK, "messages": [{"role": "user", "content": None}, {"role": "user"}, {"role": "user", "content": []}]},
         ErrorCode.REQUEST_INVALID,
         "messages.0.content",
-        "messages.0.content: must be a string or an array of parts; "
-        "messages.1.content: is required; "
-        "messages.2.content: must have at least 1 item(s)",
+        (
+            "messages.0.content: must be a string or an array of parts; "
+            "messages.1.content: is required; "
+            "messages.2.content: must have at least 1 item(s)"
+        ),
     ),
     (
         {
@@ -191,17 +193,21 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         },
         ErrorCode.REQUEST_INVALID,
         "messages.0.content.0.text",
-        "messages.0.content.0.text: is required; "
-        "messages.0.content.1.type: must be 'text', 'image_url', 'file' or 'input_audio'; "
-        "messages.0.content.2: must be an object; "
-        "messages.0.content.3.text: must be a string",
+        (
+            "messages.0.content.0.text: is required; "
+            "messages.0.content.1.type: must be 'text', 'image_url', 'file' or 'input_audio'; "
+            "messages.0.content.2: must be an object; "
+            "messages.0.content.3.text: must be a string"
+        ),
     ),
     (
         {**OK, "temperature": 2.1, "top_p": "1", "max_tokens": 0, "seed": 1.5, "n": 5, "stream": 1},
         ErrorCode.REQUEST_INVALID,
         "stream",
-        "stream: must be true or false; temperature: must be at most 2; top_p: must be a number; "
-        "max_tokens: must be at least 1; seed: must be an integer; n: must be at most 4",
+        (
+            "stream: must be true or false; temperature: must be at most 2; top_p: must be a number; "
+            "max_tokens: must be at least 1; seed: must be an integer; n: must be at most 4"
+        ),
     ),
     ({**OK, "seed": True}, ErrorCode.REQUEST_INVALID, "seed", "seed: must be an integer"),
     ({**OK, "temperature": False}, ErrorCode.REQUEST_INVALID, "temperature", "temperature: must be a number"),
@@ -241,15 +247,19 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         {**OK, "metadata": {"mode": "fast", "request_id": 5, "conversation_id": {"$ne": 1}}},
         ErrorCode.REQUEST_INVALID,
         "metadata.request_id",
-        "metadata.request_id: must be a string; metadata.mode: must be 'auto', 'classic' or 'durable'; "
-        "metadata.conversation_id: must be a string",
+        (
+            "metadata.request_id: must be a string; metadata.mode: must be 'auto', 'classic' or 'durable'; "
+            "metadata.conversation_id: must be a string"
+        ),
     ),
     (
         {**OK, "metadata": {"conversation_id": "a\n", "request_id": "x" * 256}},
         ErrorCode.REQUEST_INVALID,
         "metadata.request_id",
-        "metadata.request_id: must have at most 255 character(s); "
-        "metadata.conversation_id: must be an id: 1 to 64 of A-Z, a-z, 0-9, _ and -",
+        (
+            "metadata.request_id: must have at most 255 character(s); "
+            "metadata.conversation_id: must be an id: 1 to 64 of A-Z, a-z, 0-9, _ and -"
+        ),
     ),
     (
         {**OK, "store": False, "metadata": {"conversation_id": "c"}},
@@ -338,8 +348,10 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(
-    "model messages stream stream_options temperature top_p max_tokens stop seed n logit_bias logprobs response_format "
-    "tools metadata store role content type text conversation_id request_id mode".split(),
+    [
+        *ChatRequest.model_fields,
+        *("role", "content", "type", "text", "conversation_id", "request_id", "mode", "include_usage"),
+    ],
 )
 SHAPED = st.recursive(
     JSON | st.sampled_from(["user", "assistant", "system", "text", "image_url", "group:", GROUP, "auto"]),
@@ -348,12 +360,8 @@ SHAPED = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(FIELDS, SHAPED, max_size=8) | JSON)
 def test_no_json_whatever_raises_anything_but_a_refusal(body: object) -> None:
-    try:
-        request = parse(body)
-    except KitemeshError as refused:
-        assert refused.status == 400
-    else:
-        assert any(isinstance(message, UserMessage) for message in request.messages)
+    with contextlib.suppress(Mistakes):
+        assert any(isinstance(message, UserMessage) for message in parse(body).messages)

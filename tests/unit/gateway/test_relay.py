@@ -112,6 +112,14 @@ async def test_a_failed_turn_is_told_at_once(rig: Rig) -> None:
     assert rig.screen.error == error
 
 
+async def test_an_internal_text_never_reaches_a_client(rig: Rig) -> None:
+    rig.open(start())
+    error = ErrorInfo(code=ErrorCode.CONTRACT_VIOLATED, message="field x of document y")
+    rig.feed(ended("", outcome="failed", error=error))
+    assert rig.screen.error is not None
+    assert rig.screen.error.message == "The turn failed for an internal reason"
+
+
 async def test_what_is_not_a_message_changes_nothing(rig: Rig) -> None:
     rig.open(start())
     rig.feed_bytes(b"{")

@@ -4,8 +4,6 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Final
 
-from kitemesh_runtime.dead_nats import dead_letter_workers
-
 from kitemesh_contracts.commands import CancelTurn
 from kitemesh_contracts.topology import CONTROL, EVENT, ORCHESTRATOR_ACK_WAIT_S, TURN
 from kitemesh_orchestrator.endings import Endings
@@ -14,6 +12,7 @@ from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.settings import OrchestratorSettings
 from kitemesh_orchestrator.sweeper import sweep_forever
 from kitemesh_runtime.cancels import Cancels
+from kitemesh_runtime.dead_nats import dead_letter_workers
 from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS

@@ -1,0 +1,167 @@
+"""What a dialect is: `parse` from a decoded body to a canonical request, and an encoder from canonical deltas to bytes.
+
+Both halves are pure. A dialect knows neither HTTP's machinery nor the bus, so the same turn gives the same bytes at
+any gateway.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from kitemesh_contracts.content import Message, Sampling
+from kitemesh_contracts.deltas import Delta, TurnEnded
+from kitemesh_contracts.errors import BadRequest, ErrorCode, ErrorInfo
+
+JSON: Final = "application/json"
+SSE_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+
+MAX_MISTAKES_SHOWN: Final = 20
+
+
+class TurnRequest(Struct, frozen=True, kw_only=True):
+    """What a client asked for, free of its dialect.
+
+    Attributes:
+        model: As the client wrote it.
+        messages: Everything that the request holds, in order.
+        keep: A conversation is kept.
+        conversation: The stored conversation to go on with.
+        label: The client's own name for the request, echoed.
+        include_usage: A stream ends with the token counts.
+
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    stream: bool
+    keep: bool = True
+    conversation: str | None = None
+    label: str | None = None
+    include_usage: bool = False
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What an answer says about its turn.
+
+    Attributes:
+        created_s: When the turn was accepted, epoch seconds.
+        label: The client's own name for the request, else the request id.
+
+    """
+
+    turn: str
+    model: str
+    created_s: int
+    label: str
+    conversation: str | None
+    include_usage: bool
+
+
+class Place(NamedTuple):
+    """Where in a turn something is: the frame's step, attempt and number."""
+
+    step: int
+    attempt: int
+    n: int
+
+
+class Encoder(Protocol):
+    """One answer's bytes. A stream is `start`, then `delta`s, then one of `end` and `error`."""
+
+    def start(self) -> bytes:
+        """Return the events that open a stream."""
+
+    def delta(self, place: Place, items: Sequence[Delta]) -> bytes:
+        """Return the events of one frame."""
+
+    def end(self, ended: TurnEnded, rest: Sequence[Delta]) -> bytes:
+        """Return the events that close a complete stream; `rest` is what the client has not been shown."""
+
+    def error(self, place: Place, error: ErrorInfo, request_id: str) -> bytes:
+        """Return the events that close a stream which could not finish."""
+
+    def whole(self, ended: TurnEnded) -> bytes:
+        """Return the body of an answer that is not streamed."""
+
+
+class ErrorBody(NamedTuple):
+    """A refusal's body."""
+
+    content_type: str
+    body: bytes
+
+
+class Dialect(Protocol):
+    """One route family."""
+
+    @property
+    def name(self) -> str:
+        """What logs and metrics call it."""
+
+    @property
+    def stream_headers(self) -> Mapping[str, str]:
+        """Headers of its streams."""
+
+    def parse(self, body: object) -> TurnRequest:
+        """Validate a decoded body.
+
+        Raises:
+            Mistakes: With everything that is wrong.
+
+        """
+
+    def encoder(self, facts: Facts) -> Encoder:
+        """Return the encoder of one answer."""
+
+    def refusal(self, error: ErrorInfo, *, request_id: str, param: str | None) -> ErrorBody:
+        """Return the body of an error that is told before anything else was sent."""
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong with a request.
+
+    Attributes:
+        field: Dotted path; empty for the body as a whole.
+        unsupported: Nothing is wrong with it, but only a later version will do it.
+
+    """
+
+    field: str
+    what: str
+    unsupported: bool = False
+
+
+class Mistakes(BadRequest):
+    """Everything that is wrong with a request.
+
+    Attributes:
+        mistakes: In the order of the fields; at least one.
+
+    """
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes: Final = tuple(mistakes)
+        unsupported = all(mistake.unsupported for mistake in self.mistakes)
+        super().__init__(
+            ErrorCode.REQUEST_UNSUPPORTED if unsupported else ErrorCode.REQUEST_INVALID,
+            self._list(),
+        )
+
+    @property
+    def param(self) -> str | None:
+        """The first field at fault."""
+        return self.mistakes[0].field or None
+
+    def _list(self) -> str:
+        shown = [
+            f"{mistake.field}: {mistake.what}" if mistake.field else mistake.what
+            for mistake in self.mistakes[:MAX_MISTAKES_SHOWN]
+        ]
+        more = len(self.mistakes) - len(shown)
+        return "; ".join(shown) + (f"; and {more} more" if more else "")

@@ -1,0 +1,150 @@
+"""What `completions` answers: bodies as structs, so that `/openapi.json` shows what is really encoded."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from kitemesh_contracts.content import FinishReason, ToolCall, Usage
+
+
+class CalledFunction(Struct, frozen=True, kw_only=True):
+    """A function and its arguments as the model wrote them."""
+
+    name: str
+    arguments: str
+
+
+class CallOut(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+    """A tool call; `id` is its execution id."""
+
+    id: str
+    function: CalledFunction
+
+
+class MessageOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer; `content` is null only beside tool calls."""
+
+    role: Literal["assistant"]
+    content: str | None
+    reasoning_content: str = ""
+    tool_calls: tuple[CallOut, ...] = ()
+
+
+class ChoiceOut(Struct, frozen=True, kw_only=True):
+    """The one choice."""
+
+    index: int
+    message: MessageOut
+    finish_reason: FinishReason
+
+
+class PromptDetails(Struct, frozen=True, kw_only=True):
+    """Of the prompt's tokens."""
+
+    cached_tokens: int
+
+
+class CompletionDetails(Struct, frozen=True, kw_only=True):
+    """Of the completion's tokens."""
+
+    reasoning_tokens: int
+
+
+class UsageOut(Struct, frozen=True, kw_only=True):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+class KitemeshOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """This server's own words.
+
+    Attributes:
+        execution_id: The turn.
+        request_id: `metadata.request_id`, else the request's id.
+        conversation_id: Absent when none is kept.
+        stored: Only ever `false`: the answer could not be stored.
+
+    """
+
+    execution_id: str
+    request_id: str
+    conversation_id: str | None = None
+    stored: bool = True
+
+
+class Completion(Struct, frozen=True, kw_only=True, tag_field="object", tag="chat.completion"):
+    """A whole answer."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[ChoiceOut, ...]
+    usage: UsageOut
+    kitemesh: KitemeshOut
+
+
+class FunctionDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """More of a function call; the name comes with the first piece."""
+
+    name: str = ""
+    arguments: str | None = None
+
+
+class CallDeltaOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """More of a tool call; id and type come with the first piece."""
+
+    index: int
+    function: FunctionDelta
+    id: str = ""
+    type: Literal["", "function"] = ""
+
+
+class DeltaOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one chunk adds."""
+
+    role: Literal["", "assistant"] = ""
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[CallDeltaOut, ...] = ()
+
+
+class ChunkChoice(Struct, frozen=True, kw_only=True):
+    """The one choice of a chunk; only the last one has a finish reason."""
+
+    index: int
+    delta: DeltaOut
+    finish_reason: FinishReason | None
+
+
+class Chunk(Struct, frozen=True, kw_only=True, tag_field="object", tag="chat.completion.chunk", omit_defaults=True):
+    """One event of a stream. `choices` is empty only in the chunk that carries the usage."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[ChunkChoice, ...]
+    usage: UsageOut | None = None
+    kitemesh: KitemeshOut | None = None
+
+
+def usage_out(usage: Usage) -> UsageOut:
+    """Render token counts."""
+    return UsageOut(
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens),
+        completion_tokens_details=CompletionDetails(reasoning_tokens=usage.reasoning_tokens),
+    )
+
+
+def call_out(call: ToolCall) -> CallOut:
+    """Render a tool call."""
+    return CallOut(id=call.id, function=CalledFunction(name=call.name, arguments=call.arguments))

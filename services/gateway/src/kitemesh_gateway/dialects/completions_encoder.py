@@ -1,0 +1,146 @@
+"""From canonical deltas to the bytes of `chat.completion` and its chunks. Pure.
+
+What every chunk of a stream repeats is put together once; a delta costs one encoded string and one concatenation.
+"""
+
+from collections.abc import Sequence
+from typing import Final, assert_never
+
+from kitemesh_contracts.codec import encode
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta, TurnEnded
+from kitemesh_contracts.errors import ErrorInfo
+from kitemesh_gateway.dialects.base import Facts, Place
+from kitemesh_gateway.dialects.completions_answers import (
+    CallDeltaOut,
+    ChoiceOut,
+    Completion,
+    DeltaOut,
+    FunctionDelta,
+    KitemeshOut,
+    MessageOut,
+    call_out,
+    usage_out,
+)
+from kitemesh_gateway.dialects.completions_errors import error_body
+
+FINGERPRINT: Final = "fp_kitemesh"
+_START: Final = Place(0, 0, 0)
+_ROLE: Final = b'{"role":"assistant","content":""}'
+_NOTHING: Final = b"{}"
+
+
+class CompletionsEncoder:
+    """One answer's bytes."""
+
+    __slots__ = ("_close", "_content", "_data", "_facts", "_id", "_no_usage")
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts: Final = facts
+        self._id = b"id: %b:" % facts.turn.encode()
+        self._no_usage = b',"usage":null' if facts.include_usage else b""
+        self._data = (
+            b'\ndata: {"id":"chatcmpl-%b","object":"chat.completion.chunk","created":%d,"model":%b,'
+            b'"system_fingerprint":"%b","choices":['
+            % (facts.turn.encode(), facts.created_s, encode(facts.model), FINGERPRINT.encode())
+        )
+        self._content = self._data + b'{"index":0,"delta":{"content":'
+        self._close = b'},"finish_reason":null}]%b}\n\n' % self._no_usage
+
+    def start(self) -> bytes:
+        """Return the chunk that names the role."""
+        return self._chunk(_START, 0, _ROLE)
+
+    def delta(self, place: Place, items: Sequence[Delta]) -> bytes:
+        """Return one chunk for each item."""
+        if len(items) == 1 and type(items[0]) is TextDelta:
+            return b"%b%d.%d.%d.0%b%b%b" % (self._id, *place, self._content, encode(items[0].text), self._close)
+        return b"".join(self._chunk(place, k, _delta(item)) for k, item in enumerate(items))
+
+    def end(self, ended: TurnEnded, rest: Sequence[Delta]) -> bytes:
+        """Return what was not shown, the finish reason, the usage if it was asked for, and `[DONE]`."""
+        place = Place(ended.step, ended.attempt, ended.last + 1)
+        events = [self._chunk(place, k, _delta(item)) for k, item in enumerate(rest)]
+        kitemesh = b',"kitemesh":%b' % encode(self._kitemesh(ended))
+        events.append(self._chunk(place, len(events), _NOTHING, ended.finish or "stop", kitemesh))
+        if self._facts.include_usage:
+            events.append(
+                b"%b%b]," % (self._line(place, len(events)), self._data)
+                + b'"usage":%b}\n\n' % encode(usage_out(ended.usage))
+            )
+        events.append(self._line(place, len(events)) + b"\ndata: [DONE]\n\n")
+        return b"".join(events)
+
+    def error(self, place: Place, error: ErrorInfo, request_id: str) -> bytes:
+        """Return the error as the last event: no `[DONE]` follows."""
+        return b"%b\ndata: %b\n\n" % (self._line(place, 0), error_body(error, request_id=request_id))
+
+    def whole(self, ended: TurnEnded) -> bytes:
+        """Return a `chat.completion`."""
+        facts = self._facts
+        return encode(
+            Completion(
+                id=f"chatcmpl-{facts.turn}",
+                created=facts.created_s,
+                model=facts.model,
+                system_fingerprint=FINGERPRINT,
+                choices=(
+                    ChoiceOut(
+                        index=0,
+                        message=MessageOut(
+                            role="assistant",
+                            content=None if ended.calls and not ended.text else ended.text,
+                            reasoning_content=ended.reasoning,
+                            tool_calls=tuple(call_out(call) for call in ended.calls),
+                        ),
+                        finish_reason=ended.finish or "stop",
+                    ),
+                ),
+                usage=usage_out(ended.usage),
+                kitemesh=self._kitemesh(ended),
+            ),
+        )
+
+    def _line(self, place: Place, k: int) -> bytes:
+        return b"%b%d.%d.%d.%d" % (self._id, *place, k)
+
+    def _chunk(self, place: Place, k: int, delta: bytes, finish: str | None = None, extra: bytes = b"") -> bytes:
+        return b'%b%b{"index":0,"delta":%b,"finish_reason":%b}]%b%b}\n\n' % (
+            self._line(place, k),
+            self._data,
+            delta,
+            encode(finish),
+            self._no_usage,
+            extra,
+        )
+
+    def _kitemesh(self, ended: TurnEnded) -> KitemeshOut:
+        facts = self._facts
+        return KitemeshOut(
+            execution_id=facts.turn,
+            request_id=facts.label,
+            conversation_id=facts.conversation,
+            stored=ended.stored,
+        )
+
+
+def _delta(item: Delta) -> bytes:
+    match item:
+        case TextDelta():
+            return encode(DeltaOut(content=item.text))
+        case ReasoningDelta():
+            return encode(DeltaOut(reasoning_content=item.text))
+        case CallDelta():
+            return encode(
+                DeltaOut(
+                    tool_calls=(
+                        CallDeltaOut(
+                            index=item.index,
+                            id=item.id,
+                            type="function" if item.id else "",
+                            function=FunctionDelta(name=item.name, arguments=item.arguments),
+                        ),
+                    ),
+                ),
+            )
+        case _:
+            assert_never(item)

@@ -1,0 +1,259 @@
+"""The body of `POST /v1/chat/completions`, as it is validated and as `/openapi.json` shows it.
+
+Types are strict; unknown fields are ignored; what only a later version does is known and refused.
+"""
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
+
+from kitemesh_contracts.ids import is_id
+from kitemesh_gateway.dialects.mistakes import Unsupported, not_yet, wrong
+
+MAX_USED_MESSAGES: Final = 256
+_TOKENS_MAX: Final = 2**31 - 1
+_TOKEN_ID_DIGITS: Final = 10
+_UUID: Final = re.compile(r"\A[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\Z", re.IGNORECASE)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+def _later(_: str) -> str:
+    raise not_yet()
+
+
+class TextPartIn(_Body):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class MediaPartIn(_Body):
+    """A piece that is no text."""
+
+    type: Annotated[Literal["image_url", "file", "input_audio"], AfterValidator(_later)]
+
+
+class UnknownPartIn(_Body):
+    """Whatever else: its errors say what a part is."""
+
+    type: Literal["text", "image_url", "file", "input_audio"]
+
+
+def _part_tag(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "text":
+        return "#text"
+    return "#media" if kind in ("image_url", "file", "input_audio") else "#unknown"
+
+
+PartIn = Annotated[
+    Annotated[TextPartIn, Tag("#text")]
+    | Annotated[SkipJsonSchema[MediaPartIn], Tag("#media")]
+    | Annotated[SkipJsonSchema[UnknownPartIn], Tag("#unknown")],
+    Discriminator(_part_tag),
+]
+
+
+def _content_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "#string"
+    return "#parts" if isinstance(value, list) else None
+
+
+ContentIn = Annotated[
+    Annotated[str, Tag("#string")] | Annotated[list[PartIn], Field(min_length=1), Tag("#parts")],
+    Discriminator(
+        _content_tag,
+        custom_error_type="wrong",
+        custom_error_message="must be a string or an array of parts",
+    ),
+]
+
+
+class SystemIn(_Body):
+    """An instruction; appended to the agent's own prompt."""
+
+    role: Literal["system", "developer"]
+    content: ContentIn
+
+
+class UserIn(_Body):
+    """What the user says."""
+
+    role: Literal["user"]
+    content: ContentIn
+
+
+class AssistantIn(_Body):
+    """What the model said earlier."""
+
+    role: Literal["assistant"]
+    content: ContentIn
+    tool_calls: Unsupported = None
+
+
+class ToolIn(_Body):
+    """A client tool's result."""
+
+    role: Annotated[Literal["tool"], AfterValidator(_later)]
+
+
+class UnknownIn(_Body):
+    """Whatever else: its errors say what a message is."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+
+
+def _message_tag(value: Any) -> str:
+    role = value.get("role") if isinstance(value, dict) else None
+    if role in ("user", "assistant", "system", "tool"):
+        return f"#{role}"
+    return "#system" if role == "developer" else "#unknown"
+
+
+MessageIn = Annotated[
+    Annotated[SystemIn, Tag("#system")]
+    | Annotated[UserIn, Tag("#user")]
+    | Annotated[AssistantIn, Tag("#assistant")]
+    | Annotated[SkipJsonSchema[ToolIn], Tag("#tool")]
+    | Annotated[SkipJsonSchema[UnknownIn], Tag("#unknown")],
+    Discriminator(_message_tag),
+]
+
+
+def _check_model(model: str) -> str:
+    if model.startswith("group:") and not _UUID.match(model.removeprefix("group:")):
+        raise wrong("group: must be followed by a UUID")
+    return model
+
+
+def _check_id(text: str) -> str:
+    if not is_id(text):
+        raise wrong("must be an id: 1 to 64 of A-Z, a-z, 0-9, _ and -")
+    return text
+
+
+def _check_mode(mode: str) -> str:
+    if mode == "durable":
+        raise not_yet()
+    return mode
+
+
+def _check_token_id(text: str) -> str:
+    if not (text.isascii() and text.isdigit() and len(text) <= _TOKEN_ID_DIGITS):
+        raise wrong("must name a token by its decimal id")
+    return text
+
+
+def _check_alone(n: int) -> int:
+    if n > 1:
+        raise not_yet()
+    return n
+
+
+def _check_off(wanted: bool) -> bool:
+    if wanted:
+        raise not_yet()
+    return wanted
+
+
+def _check_format(kind: str) -> str:
+    if kind != "text":
+        raise not_yet()
+    return kind
+
+
+class MetadataIn(_Body):
+    """What this server understands of the request's metadata; other keys are ignored."""
+
+    request_id: Annotated[str, Field(max_length=255, description="Echoed in kitemesh.request_id.")] | None = None
+    mode: (
+        Annotated[
+            Literal["auto", "classic", "durable"],
+            AfterValidator(_check_mode),
+            WithJsonSchema({"enum": ["auto", "classic"], "description": "`auto`: as the agent says."}),
+        ]
+        | None
+    ) = None
+    conversation_id: (
+        Annotated[
+            str,
+            AfterValidator(_check_id),
+            Field(
+                description="Continues a stored conversation.", json_schema_extra={"pattern": "^[A-Za-z0-9_-]{1,64}$"}
+            ),
+        ]
+        | None
+    ) = None
+
+
+class StreamOptionsIn(_Body):
+    """How a stream ends."""
+
+    include_usage: bool | None = None
+
+
+class ResponseFormatIn(_Body):
+    """The form of the answer."""
+
+    type: Annotated[
+        Literal["text", "json_object", "json_schema"],
+        AfterValidator(_check_format),
+        WithJsonSchema({"const": "text"}),
+    ]
+
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Tokens = Annotated[int, Field(ge=1, le=_TOKENS_MAX)]
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+StopIn = Annotated[
+    Annotated[StopText, Tag("#string")] | Annotated[list[StopText], Field(max_length=4), Tag("#parts")],
+    Discriminator(
+        _content_tag,
+        custom_error_type="wrong",
+        custom_error_message="must be a string or an array of strings",
+    ),
+]
+
+
+class ChatRequest(_Body):
+    """A chat completion request."""
+
+    model: Annotated[
+        str,
+        Field(min_length=1, max_length=256, description="`group:<uuid>`, `agent:<id>` or a model id."),
+        AfterValidator(_check_model),
+    ]
+    messages: Annotated[list[MessageIn], Field(min_length=1, description="At least one of them from the user.")]
+    stream: bool | None = None
+    stream_options: StreamOptionsIn | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Annotated[Tokens, Field(description="Wins over `max_tokens`.")] | None = None
+    stop: StopIn | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    n: Annotated[int, Field(ge=1, le=4), AfterValidator(_check_alone), WithJsonSchema({"const": 1})] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: (
+        dict[Annotated[str, AfterValidator(_check_token_id)], Annotated[float, Field(ge=-100, le=100)]] | None
+    ) = None
+    logprobs: Annotated[bool, AfterValidator(_check_off), WithJsonSchema({"const": False})] | None = None
+    top_logprobs: Unsupported = None
+    response_format: ResponseFormatIn | None = None
+    tools: Unsupported = None
+    tool_choice: Unsupported = None
+    parallel_tool_calls: Unsupported = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    user: Annotated[str, Field(max_length=256)] | None = None
+    metadata: MetadataIn | None = None
+    store: Annotated[bool, Field(description="`false`: no conversation is kept.")] | None = None

@@ -1,0 +1,114 @@
+"""One HTTP request on its way to its answer: its ids, its dialect, and the headers that every answer carries."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from kitemesh_contracts.headers import CONVERSATION_ID, EXECUTION_ID, REQUEST_ID
+from kitemesh_gateway.auth import Principal
+from kitemesh_gateway.dialects.base import Dialect
+from kitemesh_runtime.clock import Clock
+
+_REQUEST_ID: Final = re.compile(r"\A[A-Za-z0-9_=-]{1,255}\Z")
+SERVER: Final = "kitemesh"
+RETRIED: Final = frozenset({429, 503})
+"""Statuses that say when to come back."""
+
+
+class Exchange:
+    """A request and what is known of it so far.
+
+    Attributes:
+        tail: What follows the route's path, decoded; empty for a route without a variable part.
+        began_s: On the monotonic clock.
+        principal: `None` until the credential was accepted.
+        turn: The turn it started; empty until then.
+        conversation: The turn's conversation; empty when none is kept.
+        code: Why it was refused or failed; empty otherwise.
+
+    """
+
+    __slots__ = (
+        "began_s",
+        "clock",
+        "code",
+        "conversation",
+        "dialect",
+        "principal",
+        "request",
+        "request_id",
+        "route",
+        "tail",
+        "turn",
+    )
+
+    def __init__(
+        self, request: web.BaseRequest, clock: Clock, dialect: Dialect, route: str = "", tail: str = ""
+    ) -> None:
+        self.request: Final = request
+        self.clock: Final = clock
+        self.dialect: Final = dialect
+        self.route: Final = route
+        self.tail: Final = tail
+        self.began_s: Final = clock.monotonic()
+        self.request_id: Final = _request_id(request, clock)
+        self.principal: Principal | None = None
+        self.turn = ""
+        self.conversation = ""
+        self.code = ""
+
+    def elapsed_ms(self) -> float:
+        """Return the milliseconds since the request arrived."""
+        return (self.clock.monotonic() - self.began_s) * 1000
+
+    def headers(self, more: Mapping[str, str] = {}) -> CIMultiDict[str]:
+        """Return the headers of an answer."""
+        headers = CIMultiDict(more)
+        headers["Server"] = SERVER
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers[REQUEST_ID] = self.request_id
+        if self.turn:
+            headers[EXECUTION_ID] = self.turn
+            if self.conversation:
+                headers[CONVERSATION_ID] = self.conversation
+        return headers
+
+    def respond(
+        self,
+        body: bytes,
+        content_type: str,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] = {},
+    ) -> web.Response:
+        """Return a whole answer."""
+        complete = self.headers(headers)
+        complete["Content-Type"] = content_type
+        return web.Response(body=body, status=status, headers=complete)
+
+
+Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
+
+
+class Endpoint(NamedTuple):
+    """A route.
+
+    Attributes:
+        path: Exact, or with a last segment `{…}` that takes the whole rest, slashes included.
+
+    """
+
+    method: str
+    path: str
+    dialect: Dialect
+    handle: Handler
+
+
+def _request_id(request: web.BaseRequest, clock: Clock) -> str:
+    given = request.headers.get(REQUEST_ID)
+    if given is not None and _REQUEST_ID.match(given):
+        return given
+    return "req_" + clock.new_id().replace("-", "")

@@ -1,0 +1,65 @@
+"""What a request may name as its model: `GET /v1/models` and `GET /v1/models/{id}`."""
+
+from typing import Final
+
+from aiohttp import web
+from msgspec import Struct
+
+from kitemesh_contracts.codec import encode
+from kitemesh_gateway.auth import Authenticator
+from kitemesh_gateway.dialects.base import JSON
+from kitemesh_gateway.exchange import Exchange
+from kitemesh_gateway.turns import model_unknown
+from kitemesh_runtime.catalog_file import CatalogHandle
+
+
+class ModelOut(Struct, frozen=True, kw_only=True, tag_field="object", tag="model"):
+    """A model, group or agent.
+
+    Attributes:
+        created: Always 0: the catalog does not say when.
+
+    """
+
+    id: str
+    owned_by: str
+    created: int = 0
+
+
+class ModelList(Struct, frozen=True, kw_only=True, tag_field="object", tag="list"):
+    """Everything that the key may name: models, then groups, then agents."""
+
+    data: tuple[ModelOut, ...]
+
+
+class Models:
+    """Answers with what the catalog offers to a key."""
+
+    def __init__(self, authenticator: Authenticator, catalog: CatalogHandle) -> None:
+        self._authenticator: Final = authenticator
+        self._catalog: Final = catalog
+
+    async def all(self, exchange: Exchange) -> web.Response:
+        """List them."""
+        return exchange.respond(encode(ModelList(data=await self._offered(exchange))), JSON)
+
+    async def one(self, exchange: Exchange) -> web.Response:
+        """Return the one whose id is the rest of the path.
+
+        Raises:
+            NotFound: There is none, or not for this key.
+
+        """
+        for model in await self._offered(exchange):
+            if model.id == exchange.tail:
+                return exchange.respond(encode(model), JSON)
+        raise model_unknown()
+
+    async def _offered(self, exchange: Exchange) -> tuple[ModelOut, ...]:
+        authorization = exchange.request.headers.getall("Authorization", ())
+        exchange.principal = principal = await self._authenticator.identify(authorization)
+        return tuple(
+            ModelOut(id=model, owned_by=owner)
+            for model, owner in self._catalog.current.offered()
+            if principal.allows(model)
+        )

@@ -1,0 +1,44 @@
+"""What the gateway is told."""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from kitemesh_runtime.settings import Settings
+
+_ID_OR_EMPTY = r"^[A-Za-z0-9_-]{0,64}$"
+
+
+class GatewaySettings(Settings):
+    """Settings of the gateway."""
+
+    host: str = Field("127.0.0.1", description="Address that clients connect to.")
+    port: Annotated[int, Field(ge=0, le=65535, description="Port that clients connect to; 0 takes a free one.")] = 8002
+    key_pepper: SecretStr = Field(
+        description="Secret under which API keys are digested, at least 16 characters; the same for every gateway.",
+        min_length=16,
+    )
+    anonymous_tenant: str = Field(
+        "", description="Tenant of requests without a credential; refused when empty.", pattern=_ID_OR_EMPTY
+    )
+    anonymous_agent: str = Field(
+        "", description="Agent that answers requests without a credential where they name none.", pattern=_ID_OR_EMPTY
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024, description="Largest request body.")] = (
+        1024 * 1024
+    )
+    body_timeout_s: Annotated[float, Field(gt=0, le=300, description="Seconds that a request body may take.")] = 10.0
+    first_event_s: Annotated[
+        float, Field(gt=0, le=300, description="Seconds that a stream's status line waits for its first event.")
+    ] = 10.0
+    ping_s: Annotated[float, Field(ge=1, le=300, description="Longest silence on a stream, in seconds.")] = 15.0
+    slow_client_s: Annotated[
+        float, Field(ge=1, le=300, description="Longest time, in seconds, that a byte may wait for its client.")
+    ] = 15.0
+    max_unsent_bytes: Annotated[
+        int, Field(ge=4096, le=64 * 1024 * 1024, description="Unsent bytes after which a stream gets no more events.")
+    ] = 256 * 1024
+    turn_budget_s: Annotated[float, Field(ge=1, le=3600, description="Seconds that a whole turn may take.")] = 600.0
+    max_streams: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Turns that may be open at once; more are answered 429.")
+    ] = 5_000

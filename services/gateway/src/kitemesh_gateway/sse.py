@@ -1,0 +1,249 @@
+"""Server-sent events, written straight from the read loop to the client's transport, each frame in one piece.
+
+aiohttp sends the headers and the end; between them the chunks are framed here, so that a delta costs neither a task
+nor a wake-up. One timer serves all streams.
+"""
+
+import asyncio
+from typing import Final
+
+from aiohttp import HttpVersion11, web
+
+from kitemesh_contracts.deltas import Delta, TurnEnded
+from kitemesh_contracts.errors import ErrorInfo
+from kitemesh_gateway.dialects.base import Encoder, Place
+from kitemesh_gateway.outflow import TICK_S, Outflow, Stragglers
+from kitemesh_gateway.watches import TurnFailed
+from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.metrics import STREAMS_OPEN
+
+PING: Final = b": ping\n\n"
+
+
+class Stream:
+    """One client's stream. What comes before the status line is kept until `attach`.
+
+    Attributes:
+        opens_by_s: When the status line is sent even if there is nothing to say yet.
+        failed: The stream ended with an error.
+
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_done",
+        "_encoder",
+        "_failure",
+        "_first",
+        "_kept",
+        "_max_unsent",
+        "_outflow",
+        "_quiet_since_s",
+        "_request_id",
+        "_started",
+        "_wrote",
+        "failed",
+        "opens_by_s",
+    )
+
+    def __init__(self, encoder: Encoder, request_id: str, *, max_unsent_bytes: int, opens_by_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.opens_by_s: Final = opens_by_s
+        self.failed = False
+        self._encoder: Final = encoder
+        self._request_id: Final = request_id
+        self._max_unsent: Final = max_unsent_bytes
+        self._first: asyncio.Future[None] = loop.create_future()
+        self._done: asyncio.Future[None] = loop.create_future()
+        self._kept = b""
+        self._failure: tuple[Place, ErrorInfo] | None = None
+        self._outflow: Outflow | None = None
+        self._chunked = True
+        self._started = False
+        self._wrote = False
+        self._quiet_since_s = 0.0
+
+    # The relay's side
+
+    def show(self, place: Place, items: tuple[Delta, ...]) -> None:
+        """Send the events of one frame."""
+        data = self._encoder.delta(place, items)
+        if not self._started:
+            self._started = True
+            data = self._encoder.start() + data
+        self._send(data)
+
+    def end(self, ended: TurnEnded, rest: tuple[Delta, ...]) -> None:
+        """Send what is missing and the end."""
+        data = self._encoder.end(ended, rest)
+        if not self._started:
+            self._started = True
+            data = self._encoder.start() + data
+        self._send(data)
+        self._finish()
+
+    def fail(self, place: Place, error: ErrorInfo) -> None:
+        """Send the error, or keep it for a status line that was not sent yet."""
+        self.failed = True
+        if self._outflow is None and not self._kept:
+            self._failure = (place, error)
+        else:
+            self._send(self._encoder.error(place, error, self._request_id))
+        self._finish()
+
+    # The request's side
+
+    async def first(self) -> None:
+        """Return when the status line may be sent.
+
+        Raises:
+            TurnFailed: The turn failed before there was anything to send.
+
+        """
+        await self._first
+        if self._failure is not None:
+            raise TurnFailed(self._failure[1])
+
+    def attach(self, transport: asyncio.Transport, *, chunked: bool, now_s: float) -> None:
+        """Take over the connection after the status line, and send what was kept."""
+        self._outflow = Outflow(transport)
+        self._chunked = chunked
+        self._quiet_since_s = now_s
+        kept, self._kept = self._kept, b""
+        if self._failure is not None:
+            # It arrived between the decision to send the status line and now.
+            kept += self._encoder.error(*self._failure, self._request_id)
+        if kept:
+            self._send(kept)
+
+    async def done(self) -> Outflow | None:
+        """Return when the last event was handed to the transport, with what may still wait there."""
+        await self._done
+        return self._outflow
+
+    # The timer's side
+
+    def tick(self, now_s: float, *, ping_s: float, patience_s: float) -> None:
+        """Open what has waited long enough, break a silence, cut who does not read."""
+        outflow = self._outflow
+        if outflow is None:
+            if now_s >= self.opens_by_s:
+                self._open()
+        elif outflow.transport.is_closing():
+            return
+        elif outflow.is_overdue(now_s, patience_s):
+            outflow.cut("slow_client")
+        elif self._wrote:
+            self._wrote = False
+            self._quiet_since_s = now_s
+        elif now_s - self._quiet_since_s >= ping_s - 2 * TICK_S:
+            # Early by what the timer may be late, on either end.
+            self._quiet_since_s = now_s
+            self._write(outflow, PING)
+
+    def _open(self) -> None:
+        if not self._first.done():
+            self._first.set_result(None)
+
+    def _finish(self) -> None:
+        self._open()
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def _send(self, data: bytes) -> None:
+        outflow = self._outflow
+        if outflow is None:
+            self._kept += data
+            self._open()
+        else:
+            self._wrote = True
+            self._write(outflow, data)
+
+    def _write(self, outflow: Outflow, data: bytes) -> None:
+        transport = outflow.transport
+        if transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > self._max_unsent:
+            outflow.cut("slow_client")
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        outflow.written += len(data)
+        transport.write(data)
+
+
+class Streams:
+    """All open streams, and the timer that serves them.
+
+    Args:
+        clock: Time.
+        ping_s: Longest silence.
+        patience_s: Longest time that a byte may wait for its client.
+        max_unsent_bytes: Unsent bytes after which a stream gets no more events.
+        first_event_s: How long a status line waits for the first event.
+
+    """
+
+    def __init__(
+        self, clock: Clock, *, ping_s: float, patience_s: float, max_unsent_bytes: int, first_event_s: float
+    ) -> None:
+        self.stragglers: Final = Stragglers(patience_s)
+        self._clock: Final = clock
+        self._ping_s: Final = ping_s
+        self._patience_s: Final = patience_s
+        self._max_unsent_bytes: Final = max_unsent_bytes
+        self._first_event_s: Final = first_event_s
+        self._streams: set[Stream] = set()
+
+    def open(self, encoder: Encoder, request_id: str) -> Stream:
+        """Begin a stream that has no connection yet."""
+        stream = Stream(
+            encoder,
+            request_id,
+            max_unsent_bytes=self._max_unsent_bytes,
+            opens_by_s=self._clock.monotonic() + self._first_event_s,
+        )
+        self._streams.add(stream)
+        STREAMS_OPEN.inc()
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """Forget a stream."""
+        self._streams.discard(stream)
+        STREAMS_OPEN.dec()
+
+    async def serve(self, stream: Stream, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Send the status line and everything that follows; returns after the last event.
+
+        Raises:
+            ConnectionResetError: The client is gone.
+
+        """
+        if request.version >= HttpVersion11:
+            response.enable_chunked_encoding()
+        else:
+            # Without chunks only the connection's end tells where the stream ends.
+            response.force_close()
+        await response.prepare(request)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client is gone")
+        stream.attach(transport, chunked=response.chunked, now_s=self._clock.monotonic())
+        outflow = await stream.done()
+        if stream.failed:
+            response.force_close()
+        if outflow is not None and not outflow.is_empty():
+            self.stragglers.add(outflow)
+
+    async def run(self) -> None:
+        """Serve the timer, for ever."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick()
+
+    def tick(self) -> None:
+        """Do what is due now."""
+        now_s = self._clock.monotonic()
+        for stream in list(self._streams):
+            stream.tick(now_s, ping_s=self._ping_s, patience_s=self._patience_s)
+        self.stragglers.tick(now_s)

@@ -1,0 +1,231 @@
+"""The use case "run a turn": accept it, hand it to the cluster, wait for its answer. It knows no HTTP.
+
+A turn is watched before its start is published, so that its first event cannot be missed.
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from kitemesh_contracts import subjects
+from kitemesh_contracts.commands import Route, StartTurn
+from kitemesh_contracts.deltas import Delta, TurnEnded
+from kitemesh_contracts.errors import (
+    BadRequest,
+    Busy,
+    ErrorCode,
+    ErrorInfo,
+    NotFound,
+    Unavailable,
+)
+from kitemesh_contracts.headers import start_msg_id
+from kitemesh_gateway.auth import Principal
+from kitemesh_gateway.dialects.base import Place, TurnRequest
+from kitemesh_gateway.relay import Relay
+from kitemesh_gateway.watches import Sink, TurnFailed, Watch
+from kitemesh_runtime.bus import Bus
+from kitemesh_runtime.catalog_file import CatalogHandle
+from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.dependency import Dependency
+from kitemesh_runtime.failpoints import guard, reach
+from kitemesh_runtime.parcels import Parcels, pack_small
+from kitemesh_runtime.stores import Conversations
+
+PUBLISH_S: Final = 2.6
+"""For the start's publication, its parcel included: a refusal must be out within 3 s."""
+PACK_S: Final = 2.0
+RENEW_EVERY_S: Final = 10.0
+RETRY_S: Final = 1.0
+CLIENT_GONE: Final = "the client is gone"
+
+log: Final = structlog.get_logger()
+
+
+def model_unknown() -> NotFound:
+    """Return the one refusal of a model that does not exist and of one that is not the caller's."""
+    return NotFound(ErrorCode.MODEL_UNKNOWN, "The model does not exist, or is not available to this key")
+
+
+class Whole:
+    """Waits for an answer that is not streamed."""
+
+    def __init__(self) -> None:
+        self._done: asyncio.Future[TurnEnded | ErrorInfo] = asyncio.get_running_loop().create_future()
+
+    def show(self, place: Place, items: tuple[Delta, ...]) -> None:
+        """Ignore what the closing event repeats."""
+
+    def end(self, ended: TurnEnded, rest: tuple[Delta, ...]) -> None:  # noqa: ARG002  the closing event has it all
+        """Take the answer."""
+        self._finish(ended)
+
+    def fail(self, place: Place, error: ErrorInfo) -> None:  # noqa: ARG002  nothing was shown
+        """Take the failure."""
+        self._finish(error)
+
+    async def answer(self) -> TurnEnded:
+        """Return the closing event.
+
+        Raises:
+            TurnFailed: There is no complete answer.
+
+        """
+        done = await self._done
+        if isinstance(done, ErrorInfo):
+            raise TurnFailed(done)
+        return done
+
+    def _finish(self, done: TurnEnded | ErrorInfo) -> None:
+        if not self._done.done():
+            self._done.set_result(done)
+
+
+class Turns:
+    """Runs turns in the cluster.
+
+    Args:
+        replica: This gateway, as it is addressed.
+        budget_s: What each turn may take.
+        max_open: Turns that may be open at once.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        replica: str,
+        bus: Bus,
+        parcels: Parcels,
+        relay: Relay,
+        conversations: Conversations,
+        catalog: CatalogHandle,
+        clock: Clock,
+        store_state: Dependency,
+        budget_s: float,
+        max_open: int,
+    ) -> None:
+        self._replica: Final = replica
+        self._bus: Final = bus
+        self._parcels: Final = parcels
+        self._relay: Final = relay
+        self._conversations: Final = conversations
+        self._catalog: Final = catalog
+        self._clock: Final = clock
+        self._store_state: Final = store_state
+        self._budget_s: Final = budget_s
+        self._max_open: Final = max_open
+
+    def route(self, principal: Principal, request: TurnRequest) -> Route:
+        """Say where a request is answered.
+
+        Raises:
+            NotFound: The model does not exist, or not for this principal.
+            BadRequest: Its agent wants what this version does not do.
+
+        """
+        catalog = self._catalog.current
+        try:
+            route = catalog.resolve(request.model)
+        except NotFound:
+            raise model_unknown() from None
+        if not principal.allows(request.model):
+            raise model_unknown()
+        if route.agent is not None and catalog.agents[route.agent].mode == "durable":
+            raise BadRequest(ErrorCode.REQUEST_UNSUPPORTED, "The agent's mode, durable, is not supported yet")
+        return route
+
+    def accept(self, principal: Principal, request: TurnRequest, route: Route) -> StartTurn:
+        """Make a turn of a request, unless it would only fail.
+
+        Raises:
+            Unavailable: The store is known to be down.
+            Busy: Too many turns are open here.
+
+        """
+        if not self._store_state.is_up:
+            message = "The store does not answer; no new turns are taken"
+            raise Unavailable(ErrorCode.STORE_DOWN, message, retry_after_s=RETRY_S)
+        if len(self._relay) >= self._max_open:
+            raise Busy(ErrorCode.QUEUE_FULL, "Too many turns are open", retry_after_s=RETRY_S)
+        fresh = request.keep and request.conversation is None
+        return StartTurn(
+            turn=self._clock.new_id(),
+            tenant=principal.tenant,
+            gateway=self._replica,
+            mode="classic",
+            route=route,
+            input=request.messages,
+            accepted_at_ms=self._clock.now_ms(),
+            budget_s=self._budget_s,
+            key=principal.key,
+            request=request.label,
+            conversation=self._clock.new_id() if fresh else request.conversation,
+            fresh=fresh,
+            sampling=request.sampling,
+            stream=request.stream,
+        )
+
+    async def begin(self, start: StartTurn, sink: Sink) -> Watch:
+        """Watch a turn and hand it to the cluster.
+
+        Raises:
+            Busy: The queue is full; nothing was run.
+            Unavailable: The bus or the store did not answer in time; the turn is withdrawn in case it began.
+
+        """
+        watch = self._relay.open(start, sink)
+        try:
+            await guard("gw.after_publish", self._publish(start))
+            await reach("gw.after_publish")
+        except Busy:
+            self._relay.close(watch)
+            raise
+        except BaseException as exc:
+            self._relay.withdraw(watch, CLIENT_GONE if isinstance(exc, asyncio.CancelledError) else "it did not begin")
+            raise
+        return watch
+
+    def finish(self, watch: Watch) -> None:
+        """Forget a turn whose client has its answer or its error; one that still runs is stopped."""
+        self._relay.withdraw(watch, CLIENT_GONE)
+
+    async def renew_locks(self) -> None:
+        """Keep the conversations of open turns locked, for ever."""
+        while True:
+            await asyncio.sleep(1.0)
+            now_s = self._clock.monotonic()
+            due = [
+                (watch, watch.start.conversation)
+                for watch in self._relay.watches()
+                if watch.start.conversation is not None and now_s - watch.renewed_s >= RENEW_EVERY_S
+            ]
+            for watch, _ in due:
+                watch.renewed_s = now_s
+            results = await asyncio.gather(
+                *(
+                    self._conversations.renew(watch.start.tenant, conversation, watch.start.turn)
+                    for watch, conversation in due
+                ),
+                return_exceptions=True,
+            )
+            failed = [result for result in results if isinstance(result, BaseException)]
+            if failed:
+                log.warning("lock.not_renewed", turns=len(failed), reason=str(failed[0]))
+
+    async def _publish(self, start: StartTurn) -> None:
+        payload = pack_small(start)
+        left_s = PUBLISH_S
+        if payload is None:
+            began_s = self._clock.monotonic()
+            payload = await self._pack(start)
+            left_s -= self._clock.monotonic() - began_s
+        subject = subjects.turn_start(start.turn)
+        await self._bus.send(subject, payload, msg_id=start_msg_id(start.turn), timeout_s=left_s)
+
+    async def _pack(self, start: StartTurn) -> bytes:
+        try:
+            async with asyncio.timeout(PACK_S):
+                return await self._parcels.pack(start.tenant, start)
+        except TimeoutError as exc:
+            raise Unavailable(ErrorCode.STORE_DOWN, "The store does not answer", retry_after_s=RETRY_S) from exc
