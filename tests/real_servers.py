@@ -1,4 +1,4 @@
-"""A nats-server or a mongod of its own for as long as it is needed; one that does not start is a failure, never a skip."""
+"""A nats-server or a mongod for as long as it is needed; one that does not start is a failure, never a skip."""
 
 import subprocess
 from collections.abc import Iterator
