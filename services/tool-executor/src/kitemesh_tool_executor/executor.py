@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import structlog
-from kitemesh_runtime.worker import Done, Outcome
 
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import RunCalls
@@ -19,6 +18,7 @@ from kitemesh_contracts.headers import classic_result_msg_id
 from kitemesh_runtime.bus import Bus, Delivery
 from kitemesh_runtime.failpoints import reach
 from kitemesh_runtime.parcels import Parcels, pack_small
+from kitemesh_runtime.worker import Done, Outcome
 from kitemesh_tool_executor.tool import Tool
 
 log: Final = structlog.get_logger()
