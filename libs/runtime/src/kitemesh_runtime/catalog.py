@@ -54,6 +54,13 @@ class ScriptedProvider(_Part):
     delay_ms: Annotated[float, Field(ge=0, le=60_000, description="Pause before each token.")] = 0.0
 
 
+class FixedProvider(_Part):
+    """One answer to everything: what stands in for a model during maintenance."""
+
+    kind: Literal["fixed"]
+    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
 class OpenAIProvider(_Part):
     """Any OpenAI-compatible endpoint."""
 
@@ -67,7 +74,7 @@ class OpenAIProvider(_Part):
     retries: Annotated[int, Field(ge=0, le=5, description="Further tries before the first delta.")] = 2
 
 
-Provider = Annotated[ScriptedProvider | OpenAIProvider, Field(discriminator="kind")]
+Provider = Annotated[ScriptedProvider | FixedProvider | OpenAIProvider, Field(discriminator="kind")]
 
 
 class Model(_Part):

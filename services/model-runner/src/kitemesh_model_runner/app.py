@@ -6,13 +6,14 @@ from typing import assert_never
 
 from kitemesh_contracts.topology import MODEL, lane_consumers
 from kitemesh_model_runner.provider import Provider
+from kitemesh_model_runner.provider_fixed import FixedAnswer
 from kitemesh_model_runner.provider_openai import OpenAIEndpoint, open_session
 from kitemesh_model_runner.provider_scripted import ScriptedModel
 from kitemesh_model_runner.routing import Routing
 from kitemesh_model_runner.runner import Runner
 from kitemesh_model_runner.settings import RunnerSettings
 from kitemesh_runtime import catalog
-from kitemesh_runtime.catalog import CatalogError, OpenAIProvider, ScriptedProvider
+from kitemesh_runtime.catalog import CatalogError, FixedProvider, OpenAIProvider, ScriptedProvider
 from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS, SLOTS_USED
@@ -37,6 +38,8 @@ async def serve(settings: RunnerSettings, life: Life) -> None:
                     return OpenAIEndpoint(name, config, session, clock=base.clock, chance=random.random)
                 case ScriptedProvider():
                     return ScriptedModel(config)
+                case FixedProvider():
+                    return FixedAnswer(config)
                 case _:
                     assert_never(config)
 
