@@ -12,6 +12,7 @@ import pytest
 
 from integration.bus.rig import OwnServer
 from integration.gateway.rig import ASK, KEY, TENANT, Rig, get, key_record, open_rig, post
+from kitemesh_contracts import subjects
 from kitemesh_gateway import http_server
 from kitemesh_runtime import keyring
 
@@ -50,7 +51,7 @@ async def test_every_bad_credential_gets_the_same_answer(rig: Rig) -> None:
 async def test_a_revoked_key_is_refused_after_the_broadcast(rig: Rig) -> None:
     assert (await rig.ask(get("/v1/models"))).status == 200
     await rig.stores.keys.revoke(TENANT, KEY.id)
-    rig.cluster.bus.publish(f"km.v1.ctl.key.{KEY.id}", b"")
+    rig.cluster.bus.publish(subjects.key_changed(KEY.id), b"")
     async with asyncio.timeout(3):
         while (await rig.ask(get("/v1/models"))).status != 401:
             await rig.cluster.bus.barrier()
@@ -269,8 +270,7 @@ async def test_nothing_malformed_breaks_the_server(rig: Rig) -> None:
         answer = await rig.ask(request)
         assert 400 <= answer.status < 500, request[:80]
         assert not any(leak in answer.body for leak in LEAKS)
-        if not request.startswith(b"HEAD"):
-            assert set(answer.error) == {"message", "type", "code", "param", "request_id"}
+        assert set(answer.error) == {"message", "type", "code", "param", "request_id"}
     assert (await rig.ask(get("/v1/models"))).status == 200
 
 

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from kitemesh_contracts.headers import CONVERSATION_ID, EXECUTION_ID, REQUEST_ID
 from kitemesh_gateway.auth import Principal
@@ -14,8 +13,6 @@ from kitemesh_runtime.clock import Clock
 
 _REQUEST_ID: Final = re.compile(r"\A[A-Za-z0-9_=-]{1,255}\Z")
 SERVER: Final = "kitemesh"
-RETRIED: Final = frozenset({429, 503})
-"""Statuses that say when to come back."""
 
 
 class Exchange:
@@ -64,9 +61,9 @@ class Exchange:
         """Return the milliseconds since the request arrived."""
         return (self.clock.monotonic() - self.began_s) * 1000
 
-    def headers(self, more: Mapping[str, str] = {}) -> CIMultiDict[str]:
+    def headers(self, more: Mapping[str, str] = {}) -> dict[str, str]:
         """Return the headers of an answer."""
-        headers = CIMultiDict(more)
+        headers = dict(more)
         headers["Server"] = SERVER
         headers["X-Content-Type-Options"] = "nosniff"
         headers[REQUEST_ID] = self.request_id

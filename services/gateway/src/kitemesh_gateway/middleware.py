@@ -21,8 +21,8 @@ from kitemesh_contracts.errors import (
     Unavailable,
 )
 from kitemesh_contracts.headers import RETRY_AFTER, SHOULD_RETRY
-from kitemesh_gateway.dialects.base import Mistakes
-from kitemesh_gateway.exchange import RETRIED, Endpoint, Exchange
+from kitemesh_gateway.dialects.base import RETRIED, Mistakes
+from kitemesh_gateway.exchange import Endpoint, Exchange
 from kitemesh_gateway.outflow import Outflow, Stragglers
 from kitemesh_gateway.routing import Found, Router
 from kitemesh_runtime.clock import Clock

@@ -3,33 +3,14 @@
 from typing import Final
 
 from aiohttp import web
-from msgspec import Struct
 
 from kitemesh_contracts.codec import encode
 from kitemesh_gateway.auth import Authenticator
 from kitemesh_gateway.dialects.base import JSON
+from kitemesh_gateway.dialects.completions_answers import ModelList, ModelOut
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.turns import model_unknown
 from kitemesh_runtime.catalog_file import CatalogHandle
-
-
-class ModelOut(Struct, frozen=True, kw_only=True, tag_field="object", tag="model"):
-    """A model, group or agent.
-
-    Attributes:
-        created: Always 0: the catalog does not say when.
-
-    """
-
-    id: str
-    owned_by: str
-    created: int = 0
-
-
-class ModelList(Struct, frozen=True, kw_only=True, tag_field="object", tag="list"):
-    """Everything that the key may name: models, then groups, then agents."""
-
-    data: tuple[ModelOut, ...]
 
 
 class Models:

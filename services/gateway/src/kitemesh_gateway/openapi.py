@@ -15,12 +15,10 @@ from kitemesh_contracts.headers import (
     RETRY_AFTER,
     SERVER_TIMING,
 )
-from kitemesh_gateway.dialects.base import JSON
-from kitemesh_gateway.dialects.completions_answers import Chunk, Completion
+from kitemesh_gateway.dialects.base import JSON, RETRIED
+from kitemesh_gateway.dialects.completions_answers import Chunk, Completion, ModelList, ModelOut
 from kitemesh_gateway.dialects.completions_errors import CODES, ErrorEnvelope
 from kitemesh_gateway.dialects.completions_models import ChatRequest
-from kitemesh_gateway.exchange import RETRIED
-from kitemesh_gateway.models import ModelList, ModelOut
 
 Schema = dict[str, Any]
 

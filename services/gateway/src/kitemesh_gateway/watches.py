@@ -3,10 +3,10 @@
 Time is passed in. A watch says what is due; the relay does it.
 """
 
-from typing import Final, Literal, Protocol, cast, get_args
+from typing import Final, Literal, Protocol
 
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.content import AssistantMessage, FinishReason
+from kitemesh_contracts.content import AssistantMessage
 from kitemesh_contracts.deltas import Delta, Frame, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, KitemeshError
 from kitemesh_gateway.attempts import Shown
@@ -24,8 +24,6 @@ BUDGET_MARGIN_S: Final = 5.0
 
 TIMED_OUT: Final = ErrorInfo(code=ErrorCode.TURN_TIMEOUT, message="The turn took longer than it may")
 LOST: Final = ErrorInfo(code=ErrorCode.TURN_LOST, message="The turn was lost; its answer cannot be completed")
-
-_FINISHES: Final = frozenset(get_args(FinishReason))
 
 Due = Literal["settle", "look", "timed_out", "lost"]
 
@@ -146,7 +144,7 @@ def ended_from(record: TurnRecord) -> TurnEnded:
         text=answer.text,
         reasoning=answer.reasoning,
         calls=answer.calls,
-        finish=cast("FinishReason", record.finish) if record.finish in _FINISHES else None,
+        finish=record.finish,
         usage=record.usage,
         error=record.error,
         timings=record.timings,

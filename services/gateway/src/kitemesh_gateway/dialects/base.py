@@ -20,6 +20,9 @@ SSE_HEADERS: Final[Mapping[str, str]] = {
     "x-accel-buffering": "no",
 }
 
+RETRIED: Final = frozenset({429, 503})
+"""Statuses that always say when to come back."""
+
 MAX_MISTAKES_SHOWN: Final = 20
 
 

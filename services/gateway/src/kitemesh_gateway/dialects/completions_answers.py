@@ -134,6 +134,25 @@ class Chunk(Struct, frozen=True, kw_only=True, tag_field="object", tag="chat.com
     kitemesh: KitemeshOut | None = None
 
 
+class ModelOut(Struct, frozen=True, kw_only=True, tag_field="object", tag="model"):
+    """A model, group or agent.
+
+    Attributes:
+        created: Always 0: the catalog does not say when.
+
+    """
+
+    id: str
+    owned_by: str
+    created: int = 0
+
+
+class ModelList(Struct, frozen=True, kw_only=True, tag_field="object", tag="list"):
+    """Everything that the key may name: models, then groups, then agents."""
+
+    data: tuple[ModelOut, ...]
+
+
 def usage_out(usage: Usage) -> UsageOut:
     """Render token counts."""
     return UsageOut(
