@@ -15,6 +15,7 @@ from integration.gateway.rig import ASK, KEY, TENANT, Rig, get, key_record, open
 from kitemesh_contracts import subjects
 from kitemesh_gateway import http_server
 from kitemesh_runtime import keyring
+from kitemesh_runtime.metrics import REGISTRY
 
 UNAUTHORIZED = "The credential is missing, malformed, unknown, revoked or expired"
 NO_MODEL = "The model does not exist, or is not available to this key"
@@ -63,6 +64,15 @@ async def test_a_key_without_the_scope_may_not_chat(rig: Rig) -> None:
     assert answer.status == 403
     assert (answer.error["type"], answer.error["code"]) == ("permission_error", "permission.denied")
     assert (await rig.ask(get("/v1/models", key=OTHER.text))).status == 200
+
+
+async def test_every_refusal_is_counted_by_its_code(rig: Rig) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("kitemesh_http_refusals_total", {"code": "credential.invalid"}) or 0.0
+
+    before = counted()
+    await rig.ask(get("/v1/models", key="km_short"))
+    assert counted() == before + 1
 
 
 async def test_a_model_that_is_not_the_keys_is_unknown(rig: Rig) -> None:

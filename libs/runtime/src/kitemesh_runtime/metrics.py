@@ -21,6 +21,12 @@ HTTP_REQUESTS: Final = Counter(
     ["dialect", "status"],
     registry=REGISTRY,
 )
+HTTP_REFUSALS: Final = Counter(
+    "kitemesh_http_refusals_total",
+    "Requests that were answered with an error, by its code.",
+    ["code"],
+    registry=REGISTRY,
+)
 HTTP_DURATION: Final = Histogram(
     "kitemesh_http_duration_seconds",
     "Time from the request's first byte to the answer's last, by dialect.",

@@ -26,7 +26,7 @@ from kitemesh_gateway.exchange import Endpoint, Exchange
 from kitemesh_gateway.outflow import Outflow, Stragglers
 from kitemesh_gateway.routing import Found, Router
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.metrics import HTTP_DURATION, HTTP_REQUESTS
+from kitemesh_runtime.metrics import HTTP_DURATION, HTTP_REFUSALS, HTTP_REQUESTS
 
 CLIENT_GONE_STATUS: Final = 499
 """Never sent: stands in logs and metrics for a client that did not wait."""
@@ -34,6 +34,8 @@ DEFAULT_RETRY_S: Final = 1.0
 _LARGE_BYTES: Final = 64 * 1024
 _INTERNAL: Final = "Internal error; the request id names it in the server's log"
 _UNAUTHORIZED: Final = 401
+
+_REFUSED: Final = {code: HTTP_REFUSALS.labels(code).inc for code in ErrorCode}
 
 _Meter = tuple[Callable[[], None], Callable[[float], None]]
 
@@ -125,6 +127,7 @@ class Funnel:
     def _refuse(self, exchange: Exchange, error: KitemeshError, allowed: tuple[str, ...] = ()) -> web.Response:
         status = error.status
         exchange.code = error.code
+        _REFUSED[error.code]()
         message = _INTERNAL if status == MEANINGS[ErrorCode.INTERNAL].status else error.message
         param = error.param if isinstance(error, Mistakes) else None
         info = ErrorInfo(code=error.code, message=message, retry_after_s=error.retry_after_s)
