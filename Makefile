@@ -5,7 +5,7 @@ DATA ?= .data
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test check format test-unit test-contract test-integration test-e2e test-chaos bench docs clean
+.PHONY: help setup up down test check format test-unit test-contract test-integration test-e2e bench docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,9 +44,6 @@ test-integration: setup ## adapters on a real nats-server and mongod
 
 test-e2e: setup ## real processes, real clients
 	@$(BIN)/pytest tests/e2e -m "not chaos and not bench"
-
-test-chaos: setup ## long fault runs
-	@$(BIN)/pytest tests/chaos -m chaos
 
 bench: setup ## measure this machine; prints a table, writes JSON to bench-results/
 	@PYTHONPATH=tests $(BIN)/python -m bench

@@ -1,0 +1,52 @@
+"""Recorded histories, replayed: the same events lead to the same commands, release after release.
+
+A file holds the state that a turn began in and, for each event, what followed: the commands and the kind of state.
+"""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from kitemesh_orchestrator.turn import Accepted, Event, State, decide
+
+HISTORIES = Path(__file__).parent / "histories"
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Event)}
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """An event by its kind, and what followed."""
+
+    event: dict[str, msgspec.Raw]
+    followed: dict[str, Any]
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn's life."""
+
+    begins: Accepted
+    steps: list[Step]
+
+
+def replay(begins: State, events: list[Any]) -> list[Any]:
+    """Return what follows from each event, as plain values."""
+    state, followed = begins, []
+    for event in events:
+        state, commands = decide(state, event)
+        plain = [{type(command).__name__: msgspec.to_builtins(command)} for command in commands]
+        followed.append({"state": type(state).__name__, "commands": plain})
+    return followed
+
+
+@pytest.mark.parametrize("path", sorted(HISTORIES.glob("*.json")), ids=lambda path: path.stem)
+def test_a_recorded_history_leads_to_the_same_commands(path: Path) -> None:
+    history = msgspec.json.decode(path.read_bytes(), type=History)
+    events = [msgspec.json.decode(raw, type=KINDS[kind]) for step in history.steps for kind, raw in step.event.items()]
+    assert replay(history.begins, events) == [step.followed for step in history.steps]
+
+
+def test_there_are_histories_and_every_turn_in_them_ends() -> None:
+    histories = [msgspec.json.decode(path.read_bytes(), type=History) for path in HISTORIES.glob("*.json")]
+    assert len(histories) >= 6
+    assert {history.steps[-1].followed["state"] for history in histories} == {"Ended"}
