@@ -1,0 +1,121 @@
+"""A service as a process: settings that are wrong, readiness, health, metrics, stopping."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kitemesh_cli.servers import LOOPBACK, free_port
+
+MODULES = ("gateway", "orchestrator", "model_runner", "tool_executor")
+CATALOG = "{providers: {p: {kind: scripted}}, models: {a: {provider: p}}}"
+
+
+def clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("KITEMESH_")}
+
+
+def run(module: str, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"kitemesh_{module}", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**clean(), **environ}, timeout=60)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_it_prints_its_effective_settings_and_masks_secrets(module: str) -> None:
+    secret = "nats://user:s3cret@host:4222"
+    done = run(module, "--check", KITEMESH_NATS_URL=secret, KITEMESH_KEY_PEPPER="p" * 32)
+    assert done.returncode == 0, done.stderr
+    assert "KITEMESH_DRAIN_S=25.0" in done.stdout.splitlines()
+    assert "s3cret" not in done.stdout
+    assert "p" * 32 not in done.stdout
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_wrong_setting_is_told_at_once_with_its_own_exit_code(module: str) -> None:
+    done = run(
+        module, KITEMESH_DRAIN_S="soon", KITEMESH_LOG_LEVEL="loud", KITEMESH_TYPO="1", KITEMESH_KEY_PEPPER="p" * 32
+    )
+    assert done.returncode == 78
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert all(any(name in line for line in lines) for name in ("DRAIN_S", "LOG_LEVEL", "KITEMESH_TYPO is not"))
+
+
+def test_without_a_bus_it_says_so_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text(CATALOG)
+    nobody = f"nats://{LOOPBACK}:{free_port()}"
+    done = run(
+        "tool_executor",
+        KITEMESH_NATS_URL=nobody,
+        KITEMESH_CATALOG=str(tmp_path / "catalog.yaml"),
+        KITEMESH_HEALTH_PORT="0",
+    )
+    assert done.returncode == 1
+    last = json.loads([line for line in done.stdout.splitlines() if "service.died" in line][-1])
+    assert "The message bus cannot be reached" in last["exception"]
+
+
+def ask(port: int, path: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=5) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read()
+
+
+@pytest.fixture
+def storeless(nats_url: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A service whose bus is there and whose store is not."""
+    (tmp_path / "catalog.yaml").write_text(CATALOG)
+    port = free_port()
+    environ = {
+        "KITEMESH_NATS_URL": nats_url,
+        "KITEMESH_MONGO_URL": f"mongodb://{LOOPBACK}:{free_port()}",
+        "KITEMESH_CATALOG": str(tmp_path / "catalog.yaml"),
+        "KITEMESH_HEALTH_PORT": str(port),
+    }
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kitemesh_tool_executor"], stdout=log, stderr=log, env={**clean(), **environ}
+        )
+    try:
+        end = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError):
+                if ask(port, "/readyz")[0] == 200:
+                    break
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_store_that_is_down_is_seen_in_health_and_takes_no_replica_out(
+    storeless: tuple[subprocess.Popen[bytes], int],
+) -> None:
+    process, port = storeless
+    assert ask(port, "/livez")[0] == 200
+    status, body = ask(port, "/healthz")
+    health: dict[str, Any] = json.loads(body)
+    assert (status, health["ready"]) == (503, True)
+    assert health["dependencies"]["nats"] == {"up": True, "reason": ""}
+    assert health["dependencies"]["mongodb"]["up"] is False
+    assert health["dependencies"]["mongodb"]["reason"]
+    _, metrics = ask(port, "/metrics")
+    assert b'kitemesh_dependency_up{dependency="mongodb"} 0.0' in metrics
+    assert b"process_resident_memory_bytes" in metrics
+    process.terminate()
+    assert process.wait(20) == 0
