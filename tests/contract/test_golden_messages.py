@@ -12,11 +12,13 @@ from kitemesh_contracts import codec, commands, deltas, events
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 
 
+@pytest.mark.requirement("contract:golden-bytes")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_message_is_written_as_its_golden_bytes(name: str) -> None:
     assert codec.encode(EXAMPLES[name][1]) == (GOLDEN / f"{name}.json").read_bytes()
 
 
+@pytest.mark.requirement("contract:golden-bytes")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_golden_bytes_are_read_as_the_message(name: str) -> None:
     decoder, message = EXAMPLES[name]
@@ -29,11 +31,13 @@ def test_every_golden_file_has_its_example() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(EXAMPLES)
 
 
+@pytest.mark.requirement("contract:golden-bytes")
 def test_every_kind_of_message_has_an_example() -> None:
     kinds = {*get_args(commands.Command), commands.Parcel, *get_args(events.Event), *get_args(deltas.Relayed)}
     assert kinds <= {type(message) for _, message in EXAMPLES.values()}
 
 
+@pytest.mark.requirement("contract:newer-fields-are-ignored")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_field_that_a_newer_release_adds_is_ignored(name: str) -> None:
     decoder, message = EXAMPLES[name]

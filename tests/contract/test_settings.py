@@ -33,6 +33,7 @@ def test_every_setting_says_what_it_means(model: type[Settings]) -> None:
         assert field.description.endswith("."), name
 
 
+@pytest.mark.requirement("settings:all-problems-at-once")
 @pytest.mark.parametrize("model", MODELS)
 def test_a_process_accepts_what_another_one_needs_and_refuses_what_none_knows(model: type[Settings]) -> None:
     load(model, {**REQUIRED, "KITEMESH_SWEEP_S": "5", "KITEMESH_POOL": "default", "HOME": "/"})
@@ -41,6 +42,7 @@ def test_a_process_accepts_what_another_one_needs_and_refuses_what_none_knows(mo
     assert caught.value.problems == ["KITEMESH_SLOT is not a kitemesh setting"]
 
 
+@pytest.mark.requirement("settings:all-problems-at-once")
 def test_all_problems_are_told_at_once() -> None:
     environ = {
         "KITEMESH_NATS_URL": "http://a",
@@ -55,6 +57,7 @@ def test_all_problems_are_told_at_once() -> None:
     assert [problem.partition(" ")[0].rstrip(":") for problem in caught.value.problems] == sorted(environ)
 
 
+@pytest.mark.requirement("settings:secrets-are-masked")
 @pytest.mark.parametrize("secret", ["nats://u:s3cret@h:1", "mongodb://u:s3cret@h", "s3cret-pepper-of-the-tests"])
 def test_a_refused_secret_is_not_repeated(secret: str) -> None:
     environ = {**REQUIRED, "KITEMESH_NATS_URL": f"x{secret}", "KITEMESH_MONGO_URL": f"x{secret}"}
@@ -63,6 +66,7 @@ def test_a_refused_secret_is_not_repeated(secret: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.requirement("settings:secrets-are-masked")
 def test_what_is_printed_masks_every_secret() -> None:
     environ = {
         "KITEMESH_NATS_URL": "nats://u:s3cret@h:1",

@@ -38,6 +38,7 @@ def serving_again(cluster: Cluster) -> Reply:
         time.sleep(0.1)
 
 
+@pytest.mark.requirement("fault:killed-process-comes-back")
 @pytest.mark.parametrize("name", PROCESSES)
 def test_an_idle_process_that_is_killed_comes_back_and_serves_by_itself(broken: Cluster, name: str) -> None:
     old = broken.kill(name)
@@ -46,6 +47,7 @@ def test_an_idle_process_that_is_killed_comes_back_and_serves_by_itself(broken: 
     assert reply.json()["choices"][0]["message"]["content"] == "back again"
 
 
+@pytest.mark.requirement("fault:cut-before-the-first-delta")
 @pytest.mark.parametrize("name", [name for name in PROCESSES if name != "gateway"])
 def test_turns_cut_before_their_first_delta_are_answered_or_refused_with_words(broken: Cluster, name: str) -> None:
     with concurrent.futures.ThreadPoolExecutor(12) as clients:
@@ -82,6 +84,7 @@ def begun_stream(cluster: Cluster, text: str, *, pieces: int) -> Iterator[tuple[
         yield seen, response
 
 
+@pytest.mark.requirement("attempt:only-a-prefix-is-continued")
 def test_a_stream_cut_in_the_middle_never_looks_complete(broken: Cluster) -> None:
     with begun_stream(broken, "@tokens 60\n@delay_ms 100", pieces=5) as (seen, response):
         broken.kill("model-runner")
@@ -94,6 +97,7 @@ def test_a_stream_cut_in_the_middle_never_looks_complete(broken: Cluster) -> Non
     serving_again(broken)
 
 
+@pytest.mark.requirement("fault:store-down")
 def test_a_frozen_store_is_refused_with_words_within_three_seconds_and_heals(broken: Cluster) -> None:
     broken.kill("mongod", signal.SIGSTOP)
     try:
@@ -114,6 +118,7 @@ def test_a_frozen_store_is_refused_with_words_within_three_seconds_and_heals(bro
     serving_again(broken)
 
 
+@pytest.mark.requirement("completions:unstored-answer-says-so", "fault:store-fails-in-mid-turn")
 def test_a_store_that_fails_in_mid_turn_costs_the_record_and_not_the_answer(broken: Cluster) -> None:
     with begun_stream(broken, "@delay_ms 100\n@tokens 20", pieces=3) as (seen, response):
         broken.kill("mongod", signal.SIGSTOP)

@@ -22,6 +22,7 @@ def curl(cluster: Cluster, *flags: str, body: object) -> bytes:
     return subprocess.run([*command, *headers, "-d", json.dumps(body)], capture_output=True, check=True).stdout
 
 
+@pytest.mark.requirement("completions:request-id-is-echoed", "completions:seeds-examples")
 def test_the_seeds_standard_curl_is_answered(cluster: Cluster) -> None:
     answer = json.loads(curl(cluster, body=SUMMARY))
     assert answer["object"] == "chat.completion"
@@ -35,6 +36,7 @@ def test_the_seeds_standard_curl_is_answered(cluster: Cluster) -> None:
     assert answer["kitemesh"]["conversation_id"]
 
 
+@pytest.mark.requirement("completions:seeds-examples")
 def test_the_seeds_streaming_curl_streams_the_same_words(cluster: Cluster) -> None:
     body = curl(cluster, "-N", body=STREAM)
     chunks = events(body)
@@ -46,6 +48,7 @@ def test_the_seeds_streaming_curl_streams_the_same_words(cluster: Cluster) -> No
     assert streamed_text(body) == whole["choices"][0]["message"]["content"]
 
 
+@pytest.mark.requirement("conversation:continued-while-running", "conversation:stored-before-done")
 def test_the_conversation_is_stored_before_the_answer_ends_and_can_be_continued(cluster: Cluster) -> None:
     first = cluster.chat("@echo My name is Ada.")
     conversation = first.headers["x-conversation-id"]
@@ -85,6 +88,7 @@ def test_the_openai_sdk_reads_whole_answers_streams_and_models(sdk: openai.OpenA
         assert stream.get_final_completion().choices[0].message.content == text
 
 
+@pytest.mark.requirement("http:error-classes")
 def test_the_openai_sdk_raises_its_own_error_classes(cluster: Cluster, sdk: openai.OpenAI) -> None:
     messages = [{"role": "user", "content": "Hello"}]
     with pytest.raises(openai.NotFoundError):
@@ -96,6 +100,7 @@ def test_the_openai_sdk_raises_its_own_error_classes(cluster: Cluster, sdk: open
         openai.OpenAI(base_url=f"{cluster.origin}/v1", api_key="km_wrong", max_retries=0).models.list()
 
 
+@pytest.mark.requirement("start:key-is-kept")
 def test_the_whole_start_leaves_a_key_that_only_its_owner_reads(cluster: Cluster) -> None:
     key = cluster.data / "key"
     assert key.stat().st_mode & 0o777 == 0o600

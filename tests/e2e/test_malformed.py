@@ -5,6 +5,8 @@ import json
 import random
 import re
 
+import pytest
+
 from cluster import GROUP, LOOPBACK, Cluster
 
 REQUESTS = 10_000
@@ -133,6 +135,7 @@ async def ask_all(port: int, requests: list[bytes]) -> list[bytes]:
     return list(await asyncio.gather(*map(one, requests)))
 
 
+@pytest.mark.requirement("promise:P13")
 def test_ten_thousand_malformed_requests_break_and_tell_nothing(cluster: Cluster) -> None:
     chance = random.Random(SEED)
     requests = [malformed(chance, cluster.key) for _ in range(REQUESTS)]

@@ -60,6 +60,7 @@ def make_key(cluster: Cluster, *words: str) -> tuple[str, str]:
     return made["id"], made["key"]
 
 
+@pytest.mark.requirement("promise:P17")
 def test_a_revoked_key_is_refused_by_every_gateway_within_five_seconds(cluster: Cluster, second: Cluster) -> None:
     key_id, key = make_key(cluster, "--tenant", "revoked")
     for gateway in (cluster, second):
@@ -73,6 +74,7 @@ def test_a_revoked_key_is_refused_by_every_gateway_within_five_seconds(cluster: 
     assert kept == []
 
 
+@pytest.mark.requirement("http:credential-one-answer")
 def test_every_wrong_credential_gets_the_same_answer(cluster: Cluster) -> None:
     expired = make_key(cluster, "--tenant", "wrong", "--expires-in", "1s")[1]
     revoked_id, revoked = make_key(cluster, "--tenant", "wrong")
@@ -87,6 +89,7 @@ def test_every_wrong_credential_gets_the_same_answer(cluster: Cluster) -> None:
     assert len({re.sub(rb'"request_id":"[^"]*"', b"", reply.body) for reply in replies}) == 1
 
 
+@pytest.mark.requirement("models:only-the-keys-own")
 def test_a_key_without_the_scope_and_a_key_for_other_models_are_refused(cluster: Cluster) -> None:
     _, approver = make_key(cluster, "--tenant", "acme", "--scope", "approve")
     _, narrow = make_key(cluster, "--tenant", "acme", "--model", GROUP)
@@ -102,6 +105,7 @@ def test_a_key_without_the_scope_and_a_key_for_other_models_are_refused(cluster:
     assert [model["id"] for model in cluster.call("/v1/models", key=narrow).json()["data"]] == [GROUP]
 
 
+@pytest.mark.requirement("conversation:foreign-is-unknown")
 def test_another_tenants_conversation_is_as_unknown_as_one_that_never_was(cluster: Cluster, second: Cluster) -> None:
     _, mine = make_key(cluster, "--tenant", "mine")
     _, yours = make_key(cluster, "--tenant", "yours")
@@ -123,6 +127,7 @@ def test_another_tenants_conversation_is_as_unknown_as_one_that_never_was(cluste
     assert drop.sub(b"", foreign.body) == drop.sub(b"", missing.body)
 
 
+@pytest.mark.requirement("conversation:continued-while-running")
 def test_a_conversation_goes_on_at_another_gateway_while_its_first_turn_still_runs(
     cluster: Cluster, second: Cluster
 ) -> None:
@@ -140,11 +145,13 @@ def test_a_conversation_goes_on_at_another_gateway_while_its_first_turn_still_ru
     assert ordinals == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.requirement("http:anonymous-principal")
 def test_without_a_credential_the_development_cluster_answers_as_its_own_tenant(cluster: Cluster) -> None:
     body = {"model": GROUP, "messages": [{"role": "user", "content": "hello"}]}
     assert cluster.call("/v1/chat/completions", body, key=None).status == 200
 
 
+@pytest.mark.requirement("start:names-who-has-the-port")
 def test_the_supervisor_says_who_runs_already(cluster: Cluster, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kitemesh_cli", "dev", "--port", str(cluster.port), "--data", str(tmp_path)]
     busy = subprocess.run(command, capture_output=True, text=True, check=False)

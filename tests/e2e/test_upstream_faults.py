@@ -81,6 +81,7 @@ def body(model: str, *, stream: bool) -> dict[str, object]:
     return {"model": model, "stream": stream, "messages": [{"role": "user", "content": "hello"}]}
 
 
+@pytest.mark.requirement("promise:P20")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_whole_answer_is_right_or_a_typed_error(cluster: Cluster, fault: str) -> None:
     began = time.monotonic()
@@ -99,6 +100,7 @@ def test_a_whole_answer_is_right_or_a_typed_error(cluster: Cluster, fault: str) 
         assert int(reply.headers["Retry-After"]) >= 1
 
 
+@pytest.mark.requirement("promise:P20")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_stream_is_right_or_ends_in_an_explicit_error(cluster: Cluster, fault: str) -> None:
     began = time.monotonic()
@@ -121,6 +123,7 @@ def test_a_stream_is_right_or_ends_in_an_explicit_error(cluster: Cluster, fault:
     assert b"sk-secret" not in reply.body
 
 
+@pytest.mark.requirement("promise:P20")
 def test_none_of_many_turns_over_a_failing_upstream_is_stuck(cluster: Cluster) -> None:
     names = [name for name in FAULTS for _ in range(12)]
     with concurrent.futures.ThreadPoolExecutor(50) as clients:
@@ -134,6 +137,7 @@ def test_none_of_many_turns_over_a_failing_upstream_is_stuck(cluster: Cluster) -
     assert not unexpected
 
 
+@pytest.mark.requirement("promise:P16")
 def test_a_client_that_leaves_stops_its_upstream_call_within_two_seconds(cluster: Cluster, upstream: Upstream) -> None:
     asyncio.run(upstream.reset())
     connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=20)
@@ -164,6 +168,7 @@ def stored_status(cluster: Cluster, turn: str) -> str:
     return str(found["status"])
 
 
+@pytest.mark.requirement("provider:keeps-secrets", "start:openai-needs-no-configuration")
 def test_a_key_for_an_openai_endpoint_adds_its_models_without_more_words(
     upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -41,6 +41,7 @@ async def hear(event: asyncio.Event) -> None:
         await event.wait()
 
 
+@pytest.mark.requirement("bus:cancelled-flush")
 async def test_a_cancelled_flush_does_not_kill_the_read_loop(bus: NatsBus) -> None:
     for _ in range(3):
         flushing = asyncio.create_task(bus._client.flush())
@@ -52,6 +53,7 @@ async def test_a_cancelled_flush_does_not_kill_the_read_loop(bus: NatsBus) -> No
     await bus._client.flush()
 
 
+@pytest.mark.requirement("bus:cancelled-flush")
 async def test_a_flush_that_times_out_does_not_kill_the_read_loop(server: OwnServer, own_bus: NatsBus) -> None:
     server.freeze()
     with pytest.raises(errors.FlushTimeoutError):
@@ -61,6 +63,7 @@ async def test_a_flush_that_times_out_does_not_kill_the_read_loop(server: OwnSer
     assert own_bus._client.stats["reconnects"] == 0
 
 
+@pytest.mark.requirement("bus:flush-is-a-barrier")
 async def test_a_flush_is_a_barrier_behind_what_was_queued_before(bus: NatsBus) -> None:
     got: list[bytes] = []
     subject = bus._client.new_inbox()
@@ -71,6 +74,7 @@ async def test_a_flush_is_a_barrier_behind_what_was_queued_before(bus: NatsBus) 
     assert got == [b"%d" % n for n in range(100)]
 
 
+@pytest.mark.requirement("bus:flush-is-a-barrier")
 async def test_a_ping_goes_out_behind_what_was_queued_before() -> None:
     heard: list[bytes] = []
 
@@ -88,6 +92,7 @@ async def test_a_ping_goes_out_behind_what_was_queued_before() -> None:
         assert [line.split()[:1] for line in heard] == [[b"SUB"], [b"SUB"], [b"PUB"], [], [b"PING"]]
 
 
+@pytest.mark.requirement("bus:flush-is-a-barrier")
 async def test_the_barrier_comes_back_behind_subscriptions_and_publications(bus: NatsBus) -> None:
     got: list[tuple[str, bytes]] = []
     subject = bus._client.new_inbox()
@@ -97,6 +102,7 @@ async def test_the_barrier_comes_back_behind_subscriptions_and_publications(bus:
     assert got == [(subject, b"x")]
 
 
+@pytest.mark.requirement("bus:reconnects-without-end")
 async def test_more_than_sixty_failed_reconnects_do_not_end_the_client(server: OwnServer) -> None:
     count = Errors()
     async with open_bus(server.url, name="test", on_error=count, reconnect_wait_s=0.001) as bus:
@@ -120,6 +126,7 @@ async def test_an_outage_is_logged_once_for_each_reason_and_counted_each_time(se
     assert 1 <= len(reported) <= 2
 
 
+@pytest.mark.requirement("bus:reconnects-without-end")
 async def test_an_unforeseen_error_on_the_way_back_does_not_end_the_client() -> None:
     async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await greet(reader, writer)
@@ -155,6 +162,7 @@ async def test_garbage_from_the_server_is_answered_with_a_new_connection() -> No
         assert count.kinds == ["connection"]
 
 
+@pytest.mark.requirement("bus:reconnects-without-end")
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -211,6 +219,7 @@ async def test_a_listener_that_raises_is_logged_and_the_loop_lives_on(bus: NatsB
     assert [entry["event"] for entry in logs] == ["bus.receiver_failed", "bus.receiver_failed"]
 
 
+@pytest.mark.requirement("bus:frozen-server-is-noticed")
 async def test_a_frozen_server_is_noticed_and_its_return_as_well(server: OwnServer) -> None:
     count = Errors()
     async with open_bus(server.url, name="test", on_error=count, ping_interval_s=0.05, reconnect_wait_s=0.01) as bus:
@@ -242,6 +251,7 @@ async def test_a_callback_that_raises_does_not_keep_the_next_one_from_being_call
     await own_bus.barrier()
 
 
+@pytest.mark.requirement("bus:nothing-is-buffered-while-away")
 async def test_nothing_is_buffered_while_disconnected(server: OwnServer, own_bus: NatsBus) -> None:
     got: list[bytes] = []
     await own_bus.subscribe("a", lambda _subject, payload: got.append(payload))
@@ -264,6 +274,7 @@ async def until_disconnected(bus: NatsBus) -> None:
         await hear(lost)
 
 
+@pytest.mark.requirement("bus:unsent-is-bounded")
 async def test_what_is_unsent_is_bounded(server: OwnServer, own_bus: NatsBus) -> None:
     server.freeze()
     sent = 0
@@ -283,6 +294,7 @@ async def test_what_is_unsent_is_bounded(server: OwnServer, own_bus: NatsBus) ->
     await own_bus.barrier(timeout_s=5)
 
 
+@pytest.mark.requirement("bus:unsent-is-bounded")
 async def test_what_is_unsent_within_one_turn_of_the_loop_is_bounded_as_well(bus: NatsBus) -> None:
     block = b"x" * 1_000_000
     for _ in range(8):
@@ -322,6 +334,7 @@ async def test_a_server_that_is_not_there_is_unavailable_within_the_time(server:
             pass
 
 
+@pytest.mark.requirement("bus:close-never-hangs")
 async def test_closing_sends_what_is_unsent_and_ends_without_waiting_for_a_frozen_server(server: OwnServer) -> None:
     got: asyncio.Queue[bytes] = asyncio.Queue()
     async with open_bus(server.url, name="listener") as listener:

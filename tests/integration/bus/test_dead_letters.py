@@ -13,9 +13,10 @@ from integration.bus.rig import OwnServer, jetstream, until
 from kitemesh_contracts import subjects, topology
 from kitemesh_contracts.errors import ContractViolation, ErrorCode, Unavailable
 from kitemesh_contracts.topology import StreamSpec
+from kitemesh_runtime import worker
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
-from kitemesh_runtime.dead_nats import dead_letter_workers
+from kitemesh_runtime.dead_nats import FAIL_TRIES, dead_letter_workers
 from kitemesh_runtime.topology_nats import apply
 from kitemesh_runtime.worker import Done, Outcome, Reject, Worker
 
@@ -99,6 +100,7 @@ async def until_empty(bus: NatsBus, stream: str) -> None:
     await until(empty)
 
 
+@pytest.mark.requirement("promise:P24")
 async def test_a_message_that_kills_its_worker_ends_as_one_letter_and_one_failed_turn(
     cluster: NatsBus, turns: Turns
 ) -> None:
@@ -129,12 +131,13 @@ async def test_a_message_that_kills_its_worker_ends_as_one_letter_and_one_failed
     await pull.stop()
 
 
+@pytest.mark.requirement("dead-letter:one-reference")
 async def test_a_rejected_message_ends_as_a_letter_with_its_reason(cluster: NatsBus, turns: Turns) -> None:
     async def handler(_delivery: Delivery) -> Outcome:
         return Reject("no known kind")
 
-    worker = Worker(cluster, topology.MODEL, [POOL], 1, handler, name="w")
-    running = asyncio.create_task(worker.run())
+    working = Worker(cluster, topology.MODEL, [POOL], 1, handler, name="w")
+    running = asyncio.create_task(working.run())
     subject = subjects.model_job("default", "interactive", 0, "turn-2")
     await cluster.send(subject, b"garbage", msg_id="2")
     await turns.reach(1)
@@ -147,7 +150,7 @@ async def test_a_rejected_message_ends_as_a_letter_with_its_reason(cluster: Nats
     await until(written)
     [letter] = await letters(cluster, "turn-2")
     assert (letter["subject"], letter["reason"], letter["deliveries"]) == (subject, "no known kind", 1)
-    await worker.drain(1)
+    await working.drain(1)
     await running
 
 
@@ -164,6 +167,7 @@ async def exhausted(bus: NatsBus, sequence: int) -> None:
     bus.publish(f"{topology.ADVISORY_MAX_DELIVERIES}.{topology.MODEL}.{POOL}", json.dumps(advisory).encode())
 
 
+@pytest.mark.requirement("dead-letter:one-reference")
 async def test_a_mover_that_died_half_way_is_repeated_and_leaves_one_letter(cluster: NatsBus, turns: Turns) -> None:
     turns.raises.append(Unavailable(ErrorCode.STORE_DOWN, "gone"))
     receipt = await cluster.send(subjects.model_job("default", "interactive", 0, "turn-3"), b"x", msg_id="3")
@@ -198,6 +202,18 @@ async def test_a_message_whose_turn_nobody_can_tell_is_deleted_all_the_same(clus
     assert len(await letters(cluster, "turn-5")) == 1
 
 
+async def test_a_turn_that_cannot_be_failed_does_not_keep_the_mover_for_ever(
+    cluster: NatsBus, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "REDELIVER_S", 0.05)
+    turns.raises += [ZeroDivisionError() for _ in range(100)]
+    receipt = await cluster.send(subjects.model_job("default", "interactive", 0, "turn-7"), b"x", msg_id="7")
+    await exhausted(cluster, receipt.sequence)
+    await until_empty(cluster, topology.MODEL)
+    assert len(turns.failed) == (FAIL_TRIES - 1) * (worker.CRASHES_MAX + 1) + 1
+    assert len(await letters(cluster, "turn-7")) == 1
+
+
 async def test_unreadable_and_foreign_advisories_are_dropped(cluster: NatsBus, turns: Turns) -> None:
     cluster.publish(f"{topology.ADVISORY_MAX_DELIVERIES}.X.c", b"{")
     foreign = {"stream": "X", "consumer": "c", "stream_seq": 1, "deliveries": 1, "timestamp": ""}
@@ -221,12 +237,12 @@ async def test_work_that_is_done_in_time_leaves_no_letter(cluster: NatsBus, turn
         done.set()
         return Done()
 
-    worker = Worker(cluster, topology.MODEL, [POOL], 1, handler, name="w")
-    running = asyncio.create_task(worker.run())
+    working = Worker(cluster, topology.MODEL, [POOL], 1, handler, name="w")
+    running = asyncio.create_task(working.run())
     await cluster.send(subjects.model_job("default", "interactive", 0, "turn-6"), b"x", msg_id="6")
     await done.wait()
     await until_empty(cluster, topology.MODEL)
-    await worker.drain(1)
+    await working.drain(1)
     await running
     assert turns.failed == []
     assert await letters(cluster, "turn-6") == []

@@ -46,6 +46,7 @@ def watch_requests(bus: NatsBus) -> list[bytes]:
     return requests
 
 
+@pytest.mark.requirement("pull:credit-is-the-bound")
 async def test_no_credit_no_delivery_and_never_more_than_the_credit(bus: NatsBus) -> None:
     stream, inbox = await make_stream(bus), Inbox()
     await stream.put(*(b"%d" % n for n in range(20)))
@@ -150,6 +151,7 @@ async def test_a_message_that_is_given_back_comes_again_and_is_counted(bus: Nats
     await pull.stop()
 
 
+@pytest.mark.requirement("worker:heartbeat")
 async def test_in_progress_puts_redelivery_off(bus: NatsBus) -> None:
     stream, inbox = await make_stream(bus, ack_wait_s=0.4), Inbox()
     await stream.put(b"kept", b"dropped")
@@ -180,6 +182,7 @@ async def deaf_bus(server: OwnServer) -> AsyncIterator[NatsBus]:
         yield opened
 
 
+@pytest.mark.requirement("pull:goes-on-by-itself")
 async def test_pulling_survives_a_kill_of_the_server(server: OwnServer, deaf_bus: NatsBus) -> None:
     stream, inbox = await make_stream(deaf_bus, ack_wait_s=30), Inbox()
     pull = await deaf_bus.pull(stream.name, stream.consumer, inbox)
@@ -197,6 +200,7 @@ async def test_pulling_survives_a_kill_of_the_server(server: OwnServer, deaf_bus
     await pull.stop()
 
 
+@pytest.mark.requirement("pull:credit-is-the-bound")
 async def test_pulling_survives_a_lost_connection_without_exceeding_the_credit(deaf_bus: NatsBus) -> None:
     stream, inbox = await make_stream(deaf_bus), Inbox()
     pull = await deaf_bus.pull(stream.name, stream.consumer, inbox)
@@ -213,6 +217,7 @@ async def test_pulling_survives_a_lost_connection_without_exceeding_the_credit(d
     await pull.stop()
 
 
+@pytest.mark.requirement("pull:goes-on-by-itself")
 async def test_a_pull_that_hears_nothing_begins_again(own_bus: NatsBus) -> None:
     stream, inbox = await make_stream(own_bus), Inbox()
     pull = await own_bus.pull(stream.name, stream.consumer, inbox)
@@ -228,6 +233,7 @@ async def test_a_pull_that_hears_nothing_begins_again(own_bus: NatsBus) -> None:
     await pull.stop()
 
 
+@pytest.mark.requirement("pull:credit-is-the-bound")
 async def test_a_renewal_beside_a_frozen_server_never_exceeds_the_credit(server: OwnServer) -> None:
     async with (
         open_bus(server.url, name="other") as other,
@@ -305,6 +311,7 @@ async def test_a_request_that_expires_gives_its_credit_back(
     await pull.stop()
 
 
+@pytest.mark.requirement("pull:goes-on-by-itself")
 async def test_a_deleted_consumer_is_retried_with_backoff_and_pulled_again_once_it_is_back(own_bus: NatsBus) -> None:
     stream, inbox = await make_stream(own_bus), Inbox()
     pull = await own_bus.pull(stream.name, stream.consumer, inbox)
@@ -330,6 +337,7 @@ async def test_a_deleted_consumer_is_retried_with_backoff_and_pulled_again_once_
     await pull.stop()
 
 
+@pytest.mark.requirement("pull:goes-on-by-itself")
 async def test_a_consumer_that_never_was_is_no_busy_loop(bus: NatsBus) -> None:
     stream, inbox = await make_stream(bus), Inbox()
     with capture_logs() as logs:
@@ -342,6 +350,7 @@ async def test_a_consumer_that_never_was_is_no_busy_loop(bus: NatsBus) -> None:
     await pull.stop()
 
 
+@pytest.mark.requirement("bus:close-never-hangs")
 async def test_stopping_after_pulling_returns_at_once_and_nothing_arrives_any_more(bus: NatsBus) -> None:
     stream, inbox = await make_stream(bus), Inbox()
     pull = await bus.pull(stream.name, stream.consumer, inbox)
@@ -359,6 +368,7 @@ async def test_stopping_after_pulling_returns_at_once_and_nothing_arrives_any_mo
     assert (await stream.waiting())["num_ack_pending"] == 0
 
 
+@pytest.mark.requirement("bus:close-never-hangs")
 async def test_stopping_beside_a_frozen_server_takes_a_second_at_most(server: OwnServer, own_bus: NatsBus) -> None:
     stream, inbox = await make_stream(own_bus), Inbox()
     pull = await own_bus.pull(stream.name, stream.consumer, inbox)

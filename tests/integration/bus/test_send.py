@@ -10,6 +10,7 @@ from kitemesh_runtime.bus import Receipt
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 
 
+@pytest.mark.requirement("bus:duplicate-is-stored-once")
 async def test_a_repeated_id_is_stored_once_and_said_to_be_a_duplicate(bus: NatsBus) -> None:
     stream = await make_stream(bus)
     assert await bus.send(stream.subject(), b"a", msg_id="1") == Receipt(1, duplicate=False)
@@ -25,6 +26,7 @@ async def test_concurrent_sends_each_get_their_own_receipt(bus: NatsBus) -> None
     assert bus._calls.under_way == 0
 
 
+@pytest.mark.requirement("fault:queue-full")
 @pytest.mark.parametrize("limit", [{"max_msgs": 2}, {"max_bytes": 200}])
 async def test_a_full_stream_is_busy_at_once_and_takes_messages_again_when_there_is_room(
     bus: NatsBus, limit: dict[str, int]
@@ -66,6 +68,7 @@ async def test_a_stream_that_comes_up_in_time_gets_the_message(bus: NatsBus) -> 
     assert await sending == Receipt(1, duplicate=False)
 
 
+@pytest.mark.requirement("bus:acknowledgements-that-never-come")
 async def test_acknowledgements_that_never_come_leak_no_slot(bus: NatsBus) -> None:
     subject = bus._client.new_inbox()
     await bus.subscribe(subject, lambda _subject, _payload: None)  # somebody listens, nobody acknowledges
@@ -76,6 +79,7 @@ async def test_acknowledgements_that_never_come_leak_no_slot(bus: NatsBus) -> No
     assert bus._calls.under_way == 0
 
 
+@pytest.mark.requirement("bus:publication-is-retried-under-its-id")
 async def test_an_unacknowledged_message_is_sent_again_under_the_same_id(bus: NatsBus) -> None:
     subject = bus._client.new_inbox()
     blocks: list[bytes | None] = []
@@ -92,6 +96,7 @@ async def test_an_unacknowledged_message_is_sent_again_under_the_same_id(bus: Na
     assert blocks == [b"NATS/1.0\r\nNats-Msg-Id: id-1\r\n\r\n"] * 2
 
 
+@pytest.mark.requirement("bus:acknowledgements-that-never-come")
 async def test_a_cancelled_send_leaves_nothing_behind(bus: NatsBus) -> None:
     subject = bus._client.new_inbox()
     await bus.subscribe(subject, lambda _subject, _payload: None)
@@ -124,6 +129,7 @@ async def test_a_server_that_is_gone_is_unavailable_within_the_time_and_works_ag
     assert not (await own_bus.send(stream.subject(), b"", msg_id="2", timeout_s=10)).duplicate
 
 
+@pytest.mark.requirement("bus:publication-is-retried-under-its-id")
 async def test_a_send_outlives_a_kill_of_the_server(server: OwnServer, own_bus: NatsBus) -> None:
     stream = await make_stream(own_bus)
     server.freeze()
@@ -199,6 +205,7 @@ async def test_closing_fails_whoever_still_waits(nats_url: str) -> None:
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
 
 
+@pytest.mark.requirement("bus:subjects-cannot-be-injected")
 @pytest.mark.parametrize("text", ["a b", "a\r\nPUB x 0\r\n\r\n", ""])
 async def test_what_may_not_travel_is_refused_everywhere(bus: NatsBus, text: str) -> None:
     with pytest.raises(ContractViolation):

@@ -29,6 +29,7 @@ async def stream_config(bus: NatsBus, name: str) -> dict[str, object]:
     return config
 
 
+@pytest.mark.requirement("bootstrap:idempotent")
 async def test_the_whole_topology_is_made_once_and_a_second_run_changes_nothing(fresh: NatsBus) -> None:
     done = await apply(fresh, topology(), replicas=1)
     consumers = sum(len(spec.consumers) for spec in topology())
@@ -68,6 +69,7 @@ async def test_a_new_pool_is_added_and_a_removed_one_is_mentioned_not_deleted(fr
     await jetstream(fresh, "CONSUMER.INFO.KM_MODEL.default-interactive-0")
 
 
+@pytest.mark.requirement("bootstrap:drift-is-refused")
 async def test_every_incompatible_difference_is_listed_and_nothing_is_changed(fresh: NatsBus) -> None:
     await jetstream(
         fresh,

@@ -91,6 +91,7 @@ async def test_what_is_done_leaves_the_queue_and_each_message_is_handled_once(bu
     await until(emptied(stream))
 
 
+@pytest.mark.requirement("worker:retry-costs-no-delivery")
 async def test_a_retry_runs_the_handler_again_here_and_costs_no_delivery(bus: NatsBus) -> None:
     stream = await make_stream(bus)
     deliveries: list[int] = []
@@ -106,6 +107,7 @@ async def test_a_retry_runs_the_handler_again_here_and_costs_no_delivery(bus: Na
     await until(emptied(stream))
 
 
+@pytest.mark.requirement("dead-letter:one-reference", "log:no-content")
 @pytest.mark.parametrize("by", ["outcome", "violation"])
 async def test_a_reject_gives_the_message_up_and_logs_ids_but_no_content(bus: NatsBus, by: str) -> None:
     stream = await make_stream(bus)
@@ -126,6 +128,7 @@ async def test_a_reject_gives_the_message_up_and_logs_ids_but_no_content(bus: Na
     assert "secret" not in repr(logs)
 
 
+@pytest.mark.requirement("worker:waits-for-a-dependency")
 async def test_while_a_dependency_is_down_it_pulls_no_more_and_keeps_what_it_holds(bus: NatsBus) -> None:
     stream = await make_stream(bus, ack_wait_s=0.5)
     gate = Dependency("store")
@@ -183,6 +186,33 @@ async def test_without_a_gate_backoff_alone_tries_again(bus: NatsBus) -> None:
     assert outcomes.counts == {"unavailable": 2, "done": 2}
 
 
+@pytest.mark.requirement("worker:waits-for-a-dependency")
+@pytest.mark.parametrize("then", [ContractViolation("gone for good"), ZeroDivisionError()])
+async def test_a_pause_ends_with_the_delivery_that_caused_it_however_that_ends(
+    bus: NatsBus, monkeypatch: pytest.MonkeyPatch, then: Exception
+) -> None:
+    monkeypatch.setattr(worker_module, "REDELIVER_S", 60.0)
+    stream = await make_stream(bus)
+    down = True
+
+    async def handler(delivery: Delivery) -> Outcome:
+        nonlocal down
+        if delivery.data == b"fine":
+            return Done()
+        if down:
+            down = False
+            raise Unavailable(ErrorCode.STORE_DOWN, "gone")
+        raise then
+
+    async with working(bus, stream, handler) as (worker, outcomes):
+        await stream.put(b"x")
+        await outcomes.reach("unavailable", 1)
+        await stream.put(b"fine")
+        await outcomes.reach("done", 1)
+        assert not worker.paused
+
+
+@pytest.mark.requirement("worker:heartbeat")
 async def test_heartbeats_keep_a_slow_handler_s_message_from_redelivery(bus: NatsBus) -> None:
     stream = await make_stream(bus, ack_wait_s=0.5)
     deliveries: list[int] = []
@@ -199,6 +229,7 @@ async def test_heartbeats_keep_a_slow_handler_s_message_from_redelivery(bus: Nat
     await until(emptied(stream))
 
 
+@pytest.mark.requirement("worker:crash-goes-to-redelivery")
 async def test_an_unexpected_error_is_tried_again_then_left_to_redelivery(
     bus: NatsBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +254,7 @@ async def test_an_unexpected_error_is_tried_again_then_left_to_redelivery(
     assert all(entry["exc_info"] for entry in crashes)
 
 
+@pytest.mark.requirement("worker:drain-takes-nothing-new")
 async def test_draining_lets_a_running_handler_finish_and_takes_nothing_new(bus: NatsBus) -> None:
     stream = await make_stream(bus)
     entered, leave = asyncio.Event(), asyncio.Event()
@@ -250,6 +282,7 @@ async def test_draining_lets_a_running_handler_finish_and_takes_nothing_new(bus:
     await until(one_left)
 
 
+@pytest.mark.requirement("classic:hand-back-on-drain")
 async def test_what_is_still_held_when_the_time_is_up_is_released_and_acknowledged(bus: NatsBus) -> None:
     stream = await make_stream(bus)
     released: list[bytes] = []
@@ -333,6 +366,7 @@ async def test_a_release_that_fails_gives_the_message_back(bus: NatsBus) -> None
     assert await redelivered(bus, stream) == [2]
 
 
+@pytest.mark.requirement("worker:drain-takes-nothing-new")
 async def test_stopping_now_cuts_a_drain_short(bus: NatsBus) -> None:
     stream = await make_stream(bus)
 

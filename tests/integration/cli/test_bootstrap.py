@@ -22,6 +22,7 @@ def ask(url: str, question: str, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.requirement("bootstrap:idempotent")
 def test_the_first_bootstrap_makes_everything_and_the_second_changes_nothing(
     run: Callable[..., Any], own_nats_url: str
 ) -> None:
@@ -49,6 +50,7 @@ def test_pools_of_the_catalog_get_their_consumers_and_bounds_are_changed_in_plac
     assert ask(own_nats_url, "STREAM.INFO.KM_TURN", {})["config"]["max_msgs"] == 77
 
 
+@pytest.mark.requirement("bootstrap:drift-is-refused")
 def test_drift_that_no_update_heals_is_refused_and_left_alone(run: Callable[..., Any], own_nats_url: str) -> None:
     run("bootstrap")
     ask(own_nats_url, "STREAM.DELETE.KM_TIMER", {})

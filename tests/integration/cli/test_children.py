@@ -170,6 +170,7 @@ async def test_leaving_kills_what_is_left(lines: Lines, tmp_path: Path) -> None:
     assert not process.is_running()
 
 
+@pytest.mark.requirement("start:leaves-nothing")
 def test_a_child_dies_with_its_parent_even_when_that_is_killed(tmp_path: Path) -> None:
     parent_code = (
         "from pathlib import Path; from kitemesh_cli.processes import spawn; import sys\n"

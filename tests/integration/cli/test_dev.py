@@ -83,6 +83,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(processes, timeout=10)[1]
 
 
+@pytest.mark.requirement("start:key-is-kept", "start:leaves-nothing")
 def test_a_cluster_starts_says_where_it_is_and_stops_without_a_trace(tmp_path: Path, verb: Callable[..., Any]) -> None:
     data = tmp_path / "data"
     with started(data) as supervisor:
@@ -123,6 +124,7 @@ def test_a_cluster_starts_says_where_it_is_and_stops_without_a_trace(tmp_path: P
         assert again.end() == 0
 
 
+@pytest.mark.requirement("fault:killed-process-comes-back")
 def test_what_dies_comes_back_and_nothing_survives_a_supervisor_that_is_killed(
     tmp_path: Path, verb: Callable[..., Any]
 ) -> None:
@@ -154,6 +156,7 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path, number: signal.Signal
         assert gone(family)
 
 
+@pytest.mark.requirement("start:servers-of-ones-own")
 def test_servers_of_ones_own_are_used(tmp_path: Path, nats_url: str, mongo_url: str) -> None:
     own = {"KITEMESH_NATS_URL": nats_url, "KITEMESH_MONGO_URL": mongo_url, "KITEMESH_MONGO_DATABASE": "cli-own-servers"}
     with started(tmp_path / "data", **own) as supervisor:

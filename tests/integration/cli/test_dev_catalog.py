@@ -32,6 +32,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
         yield endpoint
 
 
+@pytest.mark.requirement("start:openai-needs-no-configuration")
 async def test_every_usable_model_that_is_listed_is_offered(endpoint: Endpoint, tmp_path: Path) -> None:
     listing = {"object": "list", "data": [{"id": "m-1"}, {"id": "a b"}, {"id": "m-2"}]}
     endpoint.answer = lambda: web.json_response(listing)

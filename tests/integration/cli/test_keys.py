@@ -13,6 +13,7 @@ from kitemesh_runtime import keyring
 from kitemesh_runtime.bus_nats import open_bus
 
 
+@pytest.mark.requirement("key:shown-once")
 def test_a_key_is_shown_once_and_its_text_never_again(run: Callable[..., Any]) -> None:
     made = run("keys", "create", "--tenant", "a", "--name", "for tests", "--default-agent", "assistant")
     assert made.code == 0, made.err

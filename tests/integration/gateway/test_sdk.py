@@ -27,6 +27,7 @@ async def behind(rig: Rig, react: Callable[[StartTurn], None]) -> None:
     react(await rig.cluster.start())
 
 
+@pytest.mark.requirement("completions:whole-answer")
 async def test_a_whole_answer(rig: Rig, sdk: AsyncOpenAI) -> None:
     answering = asyncio.create_task(behind(rig, lambda start: rig.cluster.end(start, "Hello")))
     completion = await sdk.chat.completions.create(model=GROUP, messages=MESSAGES)
@@ -51,6 +52,7 @@ def stream_hello(rig: Rig) -> Callable[[StartTurn], None]:
     return react
 
 
+@pytest.mark.requirement("stream:one-finish-reason")
 async def test_a_streamed_answer(rig: Rig, sdk: AsyncOpenAI) -> None:
     answering = asyncio.create_task(behind(rig, stream_hello(rig)))
     stream = await sdk.chat.completions.create(
@@ -78,6 +80,7 @@ async def test_the_stream_helper(rig: Rig, sdk: AsyncOpenAI) -> None:
     assert [event.delta for event in events if event.type == "content.delta"] == ["", "Hel", "lo"]
 
 
+@pytest.mark.requirement("stream:failure-is-never-complete")
 async def test_a_stream_that_breaks_off_raises(rig: Rig, sdk: AsyncOpenAI) -> None:
     def react(start: StartTurn) -> None:
         rig.cluster.frame(start, 1, "Hel")
@@ -91,6 +94,7 @@ async def test_a_stream_that_breaks_off_raises(rig: Rig, sdk: AsyncOpenAI) -> No
     await answering
 
 
+@pytest.mark.requirement("http:error-classes")
 async def test_refusals_have_their_classes(rig: Rig, sdk: AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         await sdk.chat.completions.create(model=GROUP, messages=MESSAGES, temperature=9)
@@ -106,6 +110,7 @@ async def test_refusals_have_their_classes(rig: Rig, sdk: AsyncOpenAI) -> None:
         await sdk.with_options(api_key="km_wrong").chat.completions.create(model=GROUP, messages=MESSAGES)
 
 
+@pytest.mark.requirement("http:error-classes")
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
@@ -126,6 +131,7 @@ async def test_failures_have_their_classes(
         assert failed.value.request_id is not None
 
 
+@pytest.mark.requirement("models:by-their-raw-id")
 async def test_models_are_listed_and_retrieved(sdk: AsyncOpenAI) -> None:
     listed = [model.id async for model in sdk.models.list()]
     assert GROUP in listed

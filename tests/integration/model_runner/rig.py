@@ -185,6 +185,7 @@ async def running(
             runner.on_job,
             name="runner-test",
             on_release=runner.release,
+            on_reject=runner.refuse,
             observe=lambda outcome, _: outcomes.put_nowait(outcome),
         )
         await runner.listen()

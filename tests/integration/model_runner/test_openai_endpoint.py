@@ -136,6 +136,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.requirement("promise:P20")
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault[0] for fault in FAULTS])
 async def test_every_fault_is_a_typed_error_within_its_timeout(
     ask: Ask, upstream: Upstream, said: Said, fault: tuple[str, ErrorCode, int]
@@ -171,6 +172,7 @@ async def test_a_slow_but_steady_stream_outlives_the_first_tokens_bound(ask: Ask
     assert said.text == "w0 w1 w2 w3 w4 "
 
 
+@pytest.mark.requirement("provider:budget")
 async def test_a_stream_that_drips_for_ever_ends_with_the_total_time(ask: Ask, said: Said) -> None:
     error = await failure_of(ask("ok?tokens=1000&delay_ms=50", total_timeout_s=0.6))
     assert error.code == ErrorCode.UPSTREAM_TIMEOUT
@@ -194,6 +196,7 @@ async def test_the_stub_can_be_told_to_treat_every_model_alike(ask: Ask, upstrea
     assert (await ask("ok")).finish == "stop"
 
 
+@pytest.mark.requirement("provider:retry-after-is-honoured")
 async def test_a_limit_that_passes_is_waited_for_as_long_as_it_asks(ask: Ask, upstream: Upstream, said: Said) -> None:
     generated = await ask("limited_once", retries=1)
     assert generated.finish == "stop"
@@ -202,6 +205,7 @@ async def test_a_limit_that_passes_is_waited_for_as_long_as_it_asks(ask: Ask, up
     assert 1.0 <= second["at_s"] - first["end_at_s"] < 1.5
 
 
+@pytest.mark.requirement("provider:retry-after-is-honoured")
 async def test_a_limit_that_outlasts_the_budget_is_told_at_once(ask: Ask, upstream: Upstream) -> None:
     began = time.monotonic()
     error = await failure_of(ask("limited?retry_after=7", retries=3, budget_s=5.0))
@@ -210,6 +214,7 @@ async def test_a_limit_that_outlasts_the_budget_is_told_at_once(ask: Ask, upstre
     assert len(await upstream.records(ended=1)) == 1
 
 
+@pytest.mark.requirement("provider:retry-before-the-first-delta")
 @pytest.mark.parametrize("model", ["failing_once", "flapping"])
 async def test_a_failure_that_passes_is_not_seen(ask: Ask, upstream: Upstream, said: Said, model: str) -> None:
     generated = await ask(model, retries=1)
@@ -218,6 +223,7 @@ async def test_a_failure_that_passes_is_not_seen(ask: Ask, upstream: Upstream, s
     assert len(await upstream.records(ended=2)) == 2
 
 
+@pytest.mark.requirement("provider:retry-before-the-first-delta")
 @pytest.mark.parametrize("model", ["failing", "limited", "stalled_first", "reset_first", "empty", "error_first"])
 async def test_what_keeps_failing_is_asked_no_more_often_than_allowed(ask: Ask, upstream: Upstream, model: str) -> None:
     await failure_of(ask(model, retries=2, first_token_timeout_s=0.2))
@@ -228,12 +234,14 @@ async def test_what_keeps_failing_is_asked_no_more_often_than_allowed(ask: Ask, 
     assert gaps[1] >= 0.24
 
 
+@pytest.mark.requirement("provider:retry-before-the-first-delta")
 @pytest.mark.parametrize("model", ["unauthorized", "bad_request", "html", "not_a_stream", "garbage?tokens=0"])
 async def test_what_would_fail_again_is_asked_once(ask: Ask, upstream: Upstream, model: str) -> None:
     await failure_of(ask(model, retries=3))
     assert len(await upstream.records(ended=1)) == 1
 
 
+@pytest.mark.requirement("provider:retry-before-the-first-delta")
 @pytest.mark.parametrize("model", ["stalled", "reset", "unterminated", "error", "garbage", "huge_line"])
 async def test_nothing_is_tried_again_after_the_first_delta(
     ask: Ask, upstream: Upstream, said: Said, model: str
@@ -263,6 +271,7 @@ async def test_one_connection_serves_call_after_call(ask: Ask, session: aiohttp.
     assert sum(map(len, session.connector._conns.values())) == 1
 
 
+@pytest.mark.requirement("provider:keeps-secrets")
 async def test_the_request_carries_the_catalogs_key_and_nothing_else_that_is_secret(
     ask: Ask, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ async def ready(port: int, log: Path) -> None:
                 assert "service.died" not in said(log), said(log)
 
 
+@pytest.mark.requirement("classic:hand-back-on-drain", "log:no-content")
 @pytest.mark.parametrize("signals", [1, 2], ids=["the drain runs out", "a second signal"])
 async def test_the_service_works_until_it_is_told_to_stop(
     nats: OwnServer, mongo_url: str, upstream: Upstream, tmp_path: Path, signals: int
@@ -93,5 +94,5 @@ async def test_the_service_works_until_it_is_told_to_stop(
         finally:
             processes.kill_group(process)
             process.wait()
-    assert '"event": "step.ended"' in said(log)
+    assert '"event":"step.ended"' in said(log)
     assert "hello there" not in said(log)

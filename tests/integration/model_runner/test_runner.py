@@ -36,6 +36,7 @@ async def rig(nats: OwnServer, upstream: Upstream, session: aiohttp.ClientSessio
         yield ready
 
 
+@pytest.mark.requirement("classic:carry-is-untouched", "classic:frames-are-numbered")
 async def test_a_job_is_answered_by_frames_and_one_event_and_then_leaves_the_queue(rig: Rig) -> None:
     job = await rig.send(job_of(models=("gone", "ok", "slow"), step=2))
     event = await rig.event()
@@ -73,6 +74,7 @@ async def test_a_caller_that_does_not_stream_gets_the_answer_in_the_event_only(r
     assert rig.frames.empty()
 
 
+@pytest.mark.requirement("http:upstream-limit-keeps-its-time")
 async def test_a_limit_reaches_the_client_with_its_time(rig: Rig) -> None:
     await rig.send(job_of(models=("limited",)))
     event = await rig.event()
@@ -100,6 +102,7 @@ async def test_a_model_that_is_no_longer_offered_is_a_failure(rig: Rig) -> None:
     assert event.error.code == ErrorCode.MODEL_UNKNOWN
 
 
+@pytest.mark.requirement("provider:budget")
 async def test_a_budget_that_runs_out_stops_the_upstream(rig: Rig, upstream: Upstream) -> None:
     await rig.send(job_of(models=("slow",), budget_s=0.3))
     event = await rig.event()
@@ -121,6 +124,7 @@ async def test_a_broken_provider_is_an_internal_failure(rig: Rig, monkeypatch: p
     assert event.error.code == ErrorCode.INTERNAL
 
 
+@pytest.mark.requirement("promise:P16")
 @pytest.mark.parametrize("model", ["slow", "stalled"])
 async def test_a_cancel_stops_the_upstream_and_keeps_the_partial_answer(
     rig: Rig, upstream: Upstream, model: str
@@ -143,6 +147,7 @@ async def test_a_cancel_stops_the_upstream_and_keeps_the_partial_answer(
     assert (await rig.event()).turn == other.turn
 
 
+@pytest.mark.requirement("classic:cancel-before-work")
 async def test_a_job_that_comes_after_its_cancel_is_answered_without_asking_the_upstream(
     rig: Rig, upstream: Upstream
 ) -> None:
@@ -156,16 +161,18 @@ async def test_a_job_that_comes_after_its_cancel_is_answered_without_asking_the_
     assert await upstream.records() == []
 
 
+@pytest.mark.requirement("classic:silent-gateway")
 async def test_the_job_of_a_silent_gateway_is_cancelled(rig: Rig, upstream: Upstream) -> None:
     await rig.send(job_of(models=("slow",)))
     await rig.text(words=1)
-    for _ in range(3):
-        rig.clock.ahead_s += 8.0
+    for _ in range(6):
+        rig.clock.ahead_s += 4.0
         rig.beat()
         await rig.bus.barrier()
         rig.runner.tick()
-    rig.clock.ahead_s += 8.0
-    rig.runner.tick()
+    for _ in range(2):
+        rig.clock.ahead_s += 4.0
+        rig.runner.tick()
     assert rig.events.empty()
     rig.clock.ahead_s += 3.0
     rig.runner.tick()
@@ -173,6 +180,33 @@ async def test_the_job_of_a_silent_gateway_is_cancelled(rig: Rig, upstream: Upst
     assert isinstance(event, StepCancelled)
     (record,) = await upstream.records(ended=1, timeout_s=2)
     assert record["end"] == "disconnected"
+
+
+async def test_a_runner_that_stood_still_does_not_take_the_gateway_for_dead(rig: Rig) -> None:
+    await rig.send(job_of("@delay_ms 50\n@tokens 8"))
+    rig.beat()
+    await rig.text(words=1)
+    rig.runner.tick()
+    rig.clock.ahead_s += 12.0  # frozen: what the gateway said meanwhile waits in the socket
+    rig.runner.tick()
+    assert isinstance(await rig.event(), StepGenerated)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_a_job_of_an_unknown_shape_is_answered_with_a_failure_if_it_says_whose_it_is(
+    rig: Rig, readable: bool
+) -> None:
+    job = job_of()
+    data = codec.encode(job).replace(b'"step.generate"', b'"step.divine"')
+    await rig.send(job, data if readable else data.replace(b'"carry"', b'"cargo"'))
+    await rig.emptied()
+    if readable:
+        event = await rig.event()
+        assert isinstance(event, StepFailed)
+        assert (event.turn, event.error.code) == (job.turn, ErrorCode.CONTRACT_VIOLATED)
+        assert bytes(event.carry) == bytes(job.carry)
+    else:
+        assert rig.events.empty()
 
 
 async def test_a_durable_job_outlives_its_gateway(rig: Rig) -> None:
@@ -184,6 +218,7 @@ async def test_a_durable_job_outlives_its_gateway(rig: Rig) -> None:
     assert isinstance(await rig.event(), StepGenerated)
 
 
+@pytest.mark.requirement("classic:sign-of-life")
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_quiet_job_shows_that_it_lives(rig: Rig, upstream: Upstream, stream: bool) -> None:
     job = await rig.send(job_of(models=("stalled",), stream=stream))
@@ -203,6 +238,7 @@ async def test_a_quiet_job_shows_that_it_lives(rig: Rig, upstream: Upstream, str
     await rig.event()
 
 
+@pytest.mark.requirement("classic:large-messages-are-parcels")
 async def test_a_parcel_is_fetched_and_a_long_answer_goes_out_as_one(rig: Rig) -> None:
     prompt = (UserMessage(parts=(TextPart(text="x" * INLINE_MAX_BYTES),)),)
     job = job_of(models=("long",), messages=prompt, stream=False)
@@ -222,6 +258,7 @@ async def test_what_is_no_job_is_given_up(rig: Rig) -> None:
     assert rig.events.empty()
 
 
+@pytest.mark.requirement("classic:result-before-acknowledgement")
 async def test_a_result_that_the_bus_did_not_take_is_sent_again_and_not_generated_again(
     rig: Rig, nats: OwnServer, upstream: Upstream
 ) -> None:
@@ -240,6 +277,7 @@ async def test_a_result_that_the_bus_did_not_take_is_sent_again_and_not_generate
     assert len(await upstream.records()) == 1
 
 
+@pytest.mark.requirement("classic:result-before-acknowledgement")
 @pytest.mark.parametrize(
     ("name", "calls"),
     [
@@ -270,6 +308,7 @@ async def test_a_drain_lets_a_job_finish(rig: Rig) -> None:
     assert await rig.queued() == 0
 
 
+@pytest.mark.requirement("classic:hand-back-on-drain")
 async def test_a_job_that_outlasts_the_drain_is_handed_back_as_it_came(rig: Rig, upstream: Upstream) -> None:
     job = job_of(models=("slow",), attempt=3)
     data = codec.encode(job)
@@ -299,6 +338,7 @@ class Redelivery:
         self.data = codec.encode(job)
 
 
+@pytest.mark.requirement("attempt:redelivery-has-a-number-of-its-own")
 async def test_a_redelivery_works_under_an_attempt_of_its_own(rig: Rig) -> None:
     job = job_of("@echo again", attempt=2)
     await rig.runner.on_job(Redelivery(job))  # type: ignore[arg-type]  # the runner never answers a delivery

@@ -38,6 +38,7 @@ def cancel(turn: str, reason: str = "stop") -> bytes:
     return codec.encode(CancelTurn(turn=turn, tenant="acme", reason=reason))
 
 
+@pytest.mark.requirement("classic:cancel-is-repeated")
 async def test_a_repeated_cancel_is_heard_once_and_remembered_for_a_minute(bus: NatsBus) -> None:
     clock, heard = HandClock(), []
     cancels = Cancels(clock, heard.append)
@@ -67,6 +68,7 @@ async def test_what_is_no_cancel_is_ignored(bus: NatsBus) -> None:
     assert cancels.reason("broadcast-5") == "stop"
 
 
+@pytest.mark.requirement("classic:silent-gateway")
 async def test_a_replica_that_beats_is_not_silent_and_one_that_stops_is(bus: NatsBus) -> None:
     clock = HandClock()
     pulse = Pulse(clock)

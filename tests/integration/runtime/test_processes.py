@@ -29,6 +29,7 @@ def run(module: str, *words: str, **environ: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**clean(), **environ}, timeout=60)
 
 
+@pytest.mark.requirement("settings:secrets-are-masked")
 @pytest.mark.parametrize("module", MODULES)
 def test_it_prints_its_effective_settings_and_masks_secrets(module: str) -> None:
     secret = "nats://user:s3cret@host:4222"
@@ -39,6 +40,7 @@ def test_it_prints_its_effective_settings_and_masks_secrets(module: str) -> None
     assert "p" * 32 not in done.stdout
 
 
+@pytest.mark.requirement("settings:all-problems-at-once")
 @pytest.mark.parametrize("module", MODULES)
 def test_every_wrong_setting_is_told_at_once_with_its_own_exit_code(module: str) -> None:
     done = run(
@@ -103,6 +105,7 @@ def storeless(nats_url: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[
         process.wait()
 
 
+@pytest.mark.requirement("health:dependencies")
 def test_a_store_that_is_down_is_seen_in_health_and_takes_no_replica_out(
     storeless: tuple[subprocess.Popen[bytes], int],
 ) -> None:

@@ -70,6 +70,7 @@ async def test_a_small_message_travels_by_itself(stores: Stores, tenant: str) ->
     assert await parcels.unpack(codec.GENERATE, data) == message
 
 
+@pytest.mark.requirement("classic:large-messages-are-parcels")
 async def test_a_large_message_travels_as_a_parcel(stores: Stores, tenant: str) -> None:
     message, parcels = _message(tenant, "x" * INLINE_MAX_BYTES), Parcels(stores.blobs)
     assert pack_small(message) is None
@@ -90,6 +91,7 @@ async def test_a_parcel_whose_blob_is_gone_or_foreign_is_a_violation(stores: Sto
             await parcels.unpack(codec.GENERATE, bad)
 
 
+@pytest.mark.requirement("store:tenant-in-every-call")
 async def test_a_parcel_holds_neither_a_parcel_nor_another_tenants_message(
     stores: Stores, tenant: str, other: str
 ) -> None:

@@ -19,6 +19,7 @@ async def test_the_first_claim_wins_and_later_ones_learn_whose_it_is(stores: Sto
     assert await claims.claim(tenant, "key", value, "two") == Claim(won=True, turn="two")
 
 
+@pytest.mark.requirement("store:claims-have-one-winner")
 async def test_of_twenty_at_once_one_wins(stores: Stores, tenant: str) -> None:
     answers = await asyncio.gather(*(stores.claims.claim(tenant, "message", "m", f"turn-{n}") for n in range(20)))
     winners = [n for n, answer in enumerate(answers) if answer.won]
@@ -26,6 +27,7 @@ async def test_of_twenty_at_once_one_wins(stores: Stores, tenant: str) -> None:
     assert {answer.turn for answer in answers} == {f"turn-{winners[0]}"}
 
 
+@pytest.mark.requirement("store:claims-have-one-winner")
 async def test_a_claim_that_ran_out_is_taken_over_once_and_keeps_its_turn(backend: Backend, tenant: str) -> None:
     claims = backend.stores.claims
     await claims.claim(tenant, "message", "m", "one")
@@ -78,6 +80,7 @@ async def test_a_dropped_claim_is_free_again(stores: Stores, tenant: str) -> Non
     assert await claims.claim(tenant, "message", "m", "three") == Claim(won=False, turn="two")
 
 
+@pytest.mark.requirement("store:tenant-in-every-call")
 async def test_tenants_do_not_see_each_others_claims(stores: Stores, tenant: str, other: str) -> None:
     claims = stores.claims
     await claims.claim(tenant, "message", "m", "one")

@@ -36,6 +36,7 @@ async def test_creating_twice_is_the_same_as_once(stores: Stores, tenant: str, c
     assert await stores.conversations.get(tenant, conversation) == before
 
 
+@pytest.mark.requirement("conversation:created-and-released-in-any-order")
 async def test_many_creations_at_once_are_one(stores: Stores, tenant: str, conversation: str) -> None:
     await asyncio.gather(*(stores.conversations.create(tenant, conversation, "one", agent=None) for _ in range(20)))
     kept = await stores.conversations.get(tenant, conversation)
@@ -43,6 +44,7 @@ async def test_many_creations_at_once_are_one(stores: Stores, tenant: str, conve
     assert (kept.active, kept.turns) == ("one", 1)
 
 
+@pytest.mark.requirement("store:values-are-values")
 async def test_values_that_look_like_expressions_are_kept_as_text(
     stores: Stores, tenant: str, conversation: str
 ) -> None:
@@ -71,6 +73,7 @@ async def test_an_unknown_conversation_cannot_be_taken(stores: Stores, tenant: s
     assert await stores.conversations.get(tenant, conversation) is None
 
 
+@pytest.mark.requirement("conversation:queue-in-order")
 async def test_turns_queue_in_order_up_to_the_bound_and_keep_their_place(
     stores: Stores, tenant: str, conversation: str
 ) -> None:
@@ -86,6 +89,7 @@ async def test_turns_queue_in_order_up_to_the_bound_and_keep_their_place(
     assert kept.waiting == (Waiting(turn="two", start=b"\x00\xff2"), Waiting(turn="three", start=b"3"))
 
 
+@pytest.mark.requirement("conversation:queue-in-order")
 async def test_releasing_promotes_the_first_who_waits_and_taking_it_up_starts_it(
     stores: Stores, tenant: str, conversation: str
 ) -> None:
@@ -133,6 +137,7 @@ async def test_a_repeated_release_changes_nothing(stores: Stores, tenant: str, c
     assert await conversations.get(tenant, conversation) == before
 
 
+@pytest.mark.requirement("conversation:created-and-released-in-any-order")
 async def test_a_release_before_the_creation_inserts_it_unlocked_and_the_creation_is_harmless(
     stores: Stores, tenant: str, conversation: str
 ) -> None:
@@ -146,6 +151,7 @@ async def test_a_release_before_the_creation_inserts_it_unlocked_and_the_creatio
     assert await conversations.take(tenant, conversation, "two", b"", max_waiting=5) == Seat("active", 2)
 
 
+@pytest.mark.requirement("conversation:created-and-released-in-any-order")
 async def test_a_creation_and_its_release_at_once_end_unlocked(stores: Stores, tenant: str, conversation: str) -> None:
     names = [f"{conversation}-{n}" for n in range(20)]
     await asyncio.gather(
@@ -158,6 +164,7 @@ async def test_a_creation_and_its_release_at_once_end_unlocked(stores: Stores, t
         assert (kept.active, kept.turns, kept.agent, kept.waiting) == (None, 1, "guide", ())
 
 
+@pytest.mark.requirement("conversation:waiting-turn-can-leave")
 async def test_a_waiting_turn_can_leave(stores: Stores, tenant: str, conversation: str) -> None:
     conversations = stores.conversations
     await conversations.create(tenant, conversation, "one", agent=None)
@@ -171,6 +178,7 @@ async def test_a_waiting_turn_can_leave(stores: Stores, tenant: str, conversatio
     assert promoted.turn == "three"
 
 
+@pytest.mark.requirement("conversation:renewed-by-its-gateway")
 async def test_renewing_puts_the_end_of_a_held_lock_ahead(backend: Backend, tenant: str, conversation: str) -> None:
     conversations = backend.stores.conversations
     await conversations.create(tenant, conversation, "one", agent=None)
@@ -182,6 +190,7 @@ async def test_renewing_puts_the_end_of_a_held_lock_ahead(backend: Backend, tena
     assert await conversations.take(tenant, conversation, "two", b"", max_waiting=5) == Seat("waiting")
 
 
+@pytest.mark.requirement("conversation:renewed-by-its-gateway")
 async def test_renewing_does_not_put_off_a_promotion_that_was_not_taken_up(
     backend: Backend, tenant: str, conversation: str
 ) -> None:
@@ -194,6 +203,7 @@ async def test_renewing_does_not_put_off_a_promotion_that_was_not_taken_up(
     assert await _own(backend, tenant) == [Promoted(tenant, conversation, "two", b"2", 2)]
 
 
+@pytest.mark.requirement("conversation:lock-runs-out")
 async def test_a_lock_that_ran_out_with_nobody_waiting_is_taken_over(
     backend: Backend, tenant: str, conversation: str
 ) -> None:
@@ -216,6 +226,7 @@ async def test_a_holder_that_comes_back_in_time_keeps_a_lock_that_ran_out(
     assert await _own(backend, tenant) == []
 
 
+@pytest.mark.requirement("conversation:lock-runs-out")
 async def test_a_lock_that_ran_out_goes_to_the_first_who_waits_not_to_who_asks(
     backend: Backend, tenant: str, conversation: str
 ) -> None:
@@ -246,6 +257,7 @@ async def test_the_first_who_waits_takes_a_lock_that_ran_out_by_asking_again(
     assert [entry.turn for entry in kept.waiting] == ["three"]
 
 
+@pytest.mark.requirement("conversation:sweep-frees-it")
 async def test_a_sweep_frees_a_lock_that_ran_out(backend: Backend, tenant: str, conversation: str) -> None:
     conversations = backend.stores.conversations
     await conversations.create(tenant, conversation, "one", agent=None)
@@ -257,6 +269,7 @@ async def test_a_sweep_frees_a_lock_that_ran_out(backend: Backend, tenant: str, 
     assert kept.active is None
 
 
+@pytest.mark.requirement("conversation:sweep-frees-it")
 async def test_a_sweep_hands_a_lock_that_ran_out_to_the_first_who_waits(
     backend: Backend, tenant: str, conversation: str
 ) -> None:
@@ -268,6 +281,7 @@ async def test_a_sweep_hands_a_lock_that_ran_out_to_the_first_who_waits(
     assert await _own(backend, tenant) == []
 
 
+@pytest.mark.requirement("conversation:promotion-is-repeated")
 async def test_a_promotion_not_taken_up_is_repeated_and_at_last_passed_on(
     backend: Backend, tenant: str, conversation: str
 ) -> None:
@@ -287,6 +301,7 @@ async def test_a_promotion_not_taken_up_is_repeated_and_at_last_passed_on(
     assert await _own(backend, tenant) == []
 
 
+@pytest.mark.requirement("conversation:promotion-is-repeated")
 async def test_many_sweeps_at_once_produce_each_promotion_once(
     backend: Backend, tenant: str, conversation: str
 ) -> None:
@@ -312,6 +327,7 @@ async def test_a_sweep_stops_at_its_limit(backend: Backend, tenant: str, convers
     assert len(await conversations.sweep(limit=2)) == 2
 
 
+@pytest.mark.requirement("conversation:one-turn-at-a-time")
 async def test_of_twenty_takes_at_once_one_is_active_and_the_rest_queue_up_to_the_bound(
     stores: Stores, tenant: str, conversation: str
 ) -> None:
@@ -329,6 +345,7 @@ async def test_of_twenty_takes_at_once_one_is_active_and_the_rest_queue_up_to_th
     assert all(entry.start == entry.turn.removeprefix("turn-").encode() for entry in kept.waiting)
 
 
+@pytest.mark.requirement("conversation:one-turn-at-a-time")
 async def test_releases_and_takes_at_once_run_every_turn_once_and_leave_nothing_locked(
     stores: Stores, tenant: str, conversation: str
 ) -> None:
@@ -365,6 +382,7 @@ async def test_releases_and_takes_at_once_run_every_turn_once_and_leave_nothing_
     assert (kept.active, kept.waiting, kept.turns) == (None, (), 41)
 
 
+@pytest.mark.requirement("conversation:waiting-turn-can-leave")
 async def test_leaving_against_releasing_never_runs_a_turn_that_left(
     stores: Stores, tenant: str, conversation: str
 ) -> None:
@@ -383,6 +401,7 @@ async def test_leaving_against_releasing_never_runs_a_turn_that_left(
         assert kept.active == (None if left else "two")
 
 
+@pytest.mark.requirement("conversation:foreign-is-unknown")
 async def test_another_tenants_conversation_is_as_if_it_did_not_exist_and_stays_untouched(
     backend: Backend, tenant: str, other: str, conversation: str
 ) -> None:

@@ -95,6 +95,7 @@ def _thaw(mongod: Mongod) -> None:
     mongod.process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.requirement("store:unavailable-in-time")
 @pytest.mark.parametrize("fault", [(_kill, Mongod.start), (_freeze, _thaw)], ids=["killed", "frozen"])
 async def test_everything_is_unavailable_within_three_seconds_and_works_again_by_itself(
     fragile: Database,
@@ -126,6 +127,7 @@ async def test_everything_is_unavailable_within_three_seconds_and_works_again_by
     assert not [answer for answer in answers if isinstance(answer, Exception)]
 
 
+@pytest.mark.requirement("store:unavailable-in-time")
 async def test_a_server_that_was_never_there_is_unavailable_within_three_seconds() -> None:
     began = time.monotonic()
     async with open_database(f"mongodb://{servers.LOOPBACK}:{servers.free_port()}", name="none") as database:

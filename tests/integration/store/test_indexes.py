@@ -10,6 +10,7 @@ from kitemesh_runtime.indexes_mongo import Retention, ensure_indexes, indexes
 from kitemesh_runtime.stores_mongo import open_stores
 
 
+@pytest.mark.requirement("bootstrap:idempotent")
 async def test_all_are_created_once(database: Database) -> None:
     await database.command({"dropDatabase": 1})
     done = await ensure_indexes(database)

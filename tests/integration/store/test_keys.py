@@ -64,6 +64,7 @@ async def test_revoking_is_for_good_and_again_is_the_same(stores: Stores, tenant
     assert await stores.keys.revoke(tenant, "unknown") is None
 
 
+@pytest.mark.requirement("store:tenant-in-every-call")
 async def test_another_tenants_key_is_neither_listed_nor_revoked(stores: Stores, tenant: str, other: str) -> None:
     key = _key(tenant, "one")
     await stores.keys.put(tenant, key)

@@ -67,6 +67,7 @@ async def test_a_whole_record_comes_back_as_it_was_stored(stores: Stores, tenant
     assert await stores.turns.get(tenant, record.id) == record
 
 
+@pytest.mark.requirement("store:first-write-stays")
 async def test_the_first_one_stored_under_an_id_stays(stores: Stores, tenant: str) -> None:
     await stores.turns.put(tenant, _record(tenant, f"{tenant}-1", text="first"))
     await stores.turns.put(tenant, _record(tenant, f"{tenant}-1", text="second"))
@@ -75,6 +76,7 @@ async def test_the_first_one_stored_under_an_id_stays(stores: Stores, tenant: st
     assert kept.answer == AssistantMessage(text="first")
 
 
+@pytest.mark.requirement("conversation:history-window")
 async def test_the_newest_answered_turns_come_oldest_first(stores: Stores, tenant: str, conversation: str) -> None:
     for ordinal in (4, 1, 3, 2):
         record = _record(tenant, f"{tenant}-{ordinal}", conversation=conversation, ordinal=ordinal)
@@ -90,12 +92,14 @@ async def test_the_newest_answered_turns_come_oldest_first(stores: Stores, tenan
     assert await ordinals(0) == []
 
 
+@pytest.mark.requirement("store:groups-writes")
 async def test_two_hundred_turns_at_once_are_all_stored(stores: Stores, tenant: str, conversation: str) -> None:
     records = [_record(tenant, f"{tenant}-{n}", conversation=conversation, ordinal=n) for n in range(200)]
     await asyncio.gather(*(stores.turns.put(tenant, record) for record in records))
     assert await stores.turns.recent(tenant, conversation, limit=300) == records
 
 
+@pytest.mark.requirement("store:tenant-in-every-call")
 async def test_another_tenants_turn_is_as_if_it_did_not_exist(
     stores: Stores, tenant: str, other: str, conversation: str
 ) -> None:

@@ -36,6 +36,7 @@ class Gate:
         return {index: self.errors[number] for index, number in enumerate(group) if number in self.errors}
 
 
+@pytest.mark.requirement("store:groups-writes")
 async def test_the_first_goes_at_once_and_what_arrives_meanwhile_goes_together() -> None:
     gate = Gate()
     async with asyncio.timeout(5), GroupedWriter(gate.write) as writer:
@@ -54,6 +55,7 @@ async def test_the_first_goes_at_once_and_what_arrives_meanwhile_goes_together()
     assert len(gate.groups) == 3
 
 
+@pytest.mark.requirement("store:groups-writes")
 async def test_one_at_a_time_is_written_one_at_a_time_without_waiting() -> None:
     gate = Gate(opened=True)
     async with asyncio.timeout(5), GroupedWriter(gate.write) as writer:
@@ -70,6 +72,7 @@ async def test_a_group_is_bounded_in_bytes_but_takes_at_least_one(monkeypatch: p
     assert gate.groups == [[0], [1, 2], [3, 4]]
 
 
+@pytest.mark.requirement("store:groups-writes")
 async def test_each_caller_hears_of_its_own_error_only() -> None:
     gate = Gate(opened=True)
     gate.errors = {1: duplicate(), 3: BadRequest(ErrorCode.REQUEST_INVALID, "no")}

@@ -46,6 +46,7 @@ async def bus(nats_url: str) -> AsyncIterator[NatsBus]:
         yield bus
 
 
+@pytest.mark.requirement("classic:carry-is-untouched", "tool:every-call-has-a-result")
 async def test_every_call_of_a_job_has_a_result_in_one_event(bus: NatsBus) -> None:
     executor = Executor(bus, Parcels(memory_stores().blobs), {**TOOLS, "slow": Slow(), "broken": Broken()})
     worker = Worker(

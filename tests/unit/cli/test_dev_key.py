@@ -24,6 +24,7 @@ async def ensure(keys: MemoryKeys, path: Path, **changes: Any) -> DevKey:
     return await ensure_key(keys, path, wanted.pop("pepper", PEPPER), **wanted)
 
 
+@pytest.mark.requirement("start:key-is-kept")
 async def test_a_key_is_made_once_and_shown_again(keys: MemoryKeys, tmp_path: Path) -> None:
     first = await ensure(keys, tmp_path / "key")
     again = await ensure(keys, tmp_path / "key")
@@ -74,6 +75,7 @@ def test_the_pepper_is_made_once(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "pepper").stat().st_mode) == 0o600
 
 
+@pytest.mark.requirement("key:shown-once")
 async def test_an_issued_key_is_stored_as_a_digest_and_expires(keys: MemoryKeys) -> None:
     text, record = await issue(keys, PEPPER, tenant="a", scopes=["chat"], models=["m"], lifetime_s=60)
     assert keyring.parse(text) == record.id

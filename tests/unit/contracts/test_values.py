@@ -11,6 +11,7 @@ from kitemesh_contracts import codec, headers, ids, subjects, topology
 from kitemesh_contracts.errors import MEANINGS, ContractViolation, ErrorCode
 
 
+@pytest.mark.requirement("bus:subjects-cannot-be-injected")
 @given(st.text(max_size=80))
 def test_an_id_is_never_more_than_one_subject_token(text: str) -> None:
     if ids.is_id(text):
@@ -19,6 +20,7 @@ def test_an_id_is_never_more_than_one_subject_token(text: str) -> None:
         assert len(text) <= 64
 
 
+@pytest.mark.requirement("bus:subjects-cannot-be-injected")
 @pytest.mark.parametrize("text", ["", "a.b", "*", ">", "a b", "a\n", "ü", "x" * 65])
 def test_what_would_widen_a_subject_is_no_id(text: str) -> None:
     assert not ids.is_id(text)
@@ -56,11 +58,13 @@ def test_every_error_code_has_a_meaning() -> None:
     assert all(400 <= meaning.status <= 599 for meaning in MEANINGS.values())
 
 
+@pytest.mark.requirement("attempt:redelivery-has-a-number-of-its-own")
 def test_a_job_and_its_next_attempt_have_different_message_ids() -> None:
     assert headers.job_msg_id("t", 1, "model", 0, 1) != headers.job_msg_id("t", 1, "model", 0, 2)
     assert headers.start_msg_id("t", 0) != headers.start_msg_id("t", 1)
 
 
+@pytest.mark.requirement("contract:bad-bytes")
 @pytest.mark.parametrize(
     "data",
     [b"", b"null", b"{}", b'{"type":"nobody"}', b'{"type":"turn.start"}', b"\xff\xfe", b"[" * 5000, b'{"type":"frame"'],
@@ -71,6 +75,7 @@ def test_bytes_that_are_no_message_violate_the_contract(data: bytes) -> None:
             codec.decode(decoder, data)
 
 
+@pytest.mark.requirement("contract:bad-bytes")
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_codec_raise_anything_else(data: bytes) -> None:
     try:
@@ -79,6 +84,7 @@ def test_no_bytes_make_the_codec_raise_anything_else(data: bytes) -> None:
         assert str(len(data)) in exc.message  # noqa: PT017  most bytes raise, some need not
 
 
+@pytest.mark.requirement("classic:carry-is-untouched")
 def test_a_carried_state_passes_through_untouched() -> None:
     carry = msgspec.Raw(b'{"z":1,"a":[1.50]}')
     from contract.messages import GENERATE  # noqa: PLC0415  the examples belong to the contract tests
@@ -93,6 +99,7 @@ def test_every_stream_subject_is_covered_once() -> None:
     assert len(covered) == len(set(covered))
 
 
+@pytest.mark.requirement("topology:lanes-are-stable")
 def test_consumers_of_a_work_queue_never_overlap() -> None:
     pools = (topology.Pool("a", 2), topology.Pool("b", 16))
     for stream in topology.topology(pools, pools):
@@ -101,6 +108,7 @@ def test_consumers_of_a_work_queue_never_overlap() -> None:
         assert all(consumer.max_ack_pending > 1000 for consumer in stream.consumers)
 
 
+@pytest.mark.requirement("promise:P24")
 def test_a_crash_is_repaired_within_the_promised_ten_seconds() -> None:
     for stream in topology.topology():
         for consumer in stream.consumers:
@@ -109,6 +117,7 @@ def test_a_crash_is_repaired_within_the_promised_ten_seconds() -> None:
     assert topology.WORKER_HEARTBEAT_S * 2 < topology.WORKER_ACK_WAIT_S
 
 
+@pytest.mark.requirement("topology:lanes-are-stable")
 @given(st.text(max_size=40), st.integers(min_value=1, max_value=64))
 def test_a_tenant_keeps_its_lane(tenant: str, lanes: int) -> None:
     lane = topology.lane_of(tenant, lanes)

@@ -1,9 +1,12 @@
+import pytest
+
 from kitemesh_contracts.content import ToolCall
 from kitemesh_contracts.deltas import CallDelta, Frame, ReasoningDelta, TextDelta
 from kitemesh_gateway.attempts import Shown
 from unit.gateway.rig import ended, frame
 
 
+@pytest.mark.requirement("attempt:one-is-shown")
 def test_frames_of_one_attempt_are_shown_in_order_and_once() -> None:
     shown = Shown()
     assert shown.take(1, 1, frame(1, "a")) == (TextDelta(text="a"),)
@@ -21,6 +24,7 @@ def test_a_frame_without_items_is_only_a_sign_of_life() -> None:
     assert shown.take(1, 2, frame(2, "b")) == (TextDelta(text="b"),)
 
 
+@pytest.mark.requirement("attempt:one-is-shown")
 def test_the_first_attempt_seen_is_the_one_that_is_followed() -> None:
     shown = Shown()
     shown.take(1, 2, frame(1, "a"))
@@ -29,6 +33,7 @@ def test_the_first_attempt_seen_is_the_one_that_is_followed() -> None:
     assert shown.take(1, 2, frame(2, "b")) == (TextDelta(text="b"),)
 
 
+@pytest.mark.requirement("attempt:gap-stops-the-showing")
 def test_a_gap_ends_the_showing_and_the_closing_event_completes_it() -> None:
     shown = Shown()
     shown.take(1, 1, frame(1, "a"))
@@ -40,6 +45,7 @@ def test_a_gap_ends_the_showing_and_the_closing_event_completes_it() -> None:
     assert shown.rest(closing) == (TextDelta(text="bc"),)
 
 
+@pytest.mark.requirement("attempt:gap-stops-the-showing")
 def test_a_first_frame_that_is_not_the_first_is_a_gap() -> None:
     shown = Shown()
     assert shown.take(1, 1, frame(2, "b")) == ()
@@ -56,6 +62,7 @@ def test_the_closing_event_waits_only_for_frames_that_count() -> None:
     assert not shown.awaits(ended("", last=5, outcome="failed"))
 
 
+@pytest.mark.requirement("attempt:only-a-prefix-is-continued")
 def test_another_attempts_answer_follows_only_where_it_begins_with_what_was_shown() -> None:
     shown = Shown()
     shown.take(1, 1, frame(1, "Hello"))

@@ -109,6 +109,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.requirement("http:credential-one-answer")
 @pytest.mark.parametrize("authorization", REFUSED, ids=range(len(REFUSED)))
 async def test_every_credential_that_is_no_good_is_refused_alike(authorization: tuple[str, ...]) -> None:
     door = Door(record())
@@ -125,6 +126,7 @@ async def test_what_the_checksum_refuses_costs_no_lookup() -> None:
     assert door.keys.lookups == 0
 
 
+@pytest.mark.requirement("http:credential-one-answer")
 async def test_revoked_and_expired_keys_are_refused() -> None:
     assert await Door(record(revoked_at_s=5.0)).is_refused(bearer())
     assert await Door(record(expires_at_s=1000.0)).is_refused(bearer())
@@ -137,6 +139,7 @@ async def test_a_digest_that_does_not_match_is_refused_whatever_the_store_says()
     assert await door.is_refused(bearer())
 
 
+@pytest.mark.requirement("http:anonymous-principal")
 async def test_a_request_without_a_credential_is_the_anonymous_principals_where_there_is_one() -> None:
     door = Door(record(), anonymous=ANONYMOUS)
     assert await door.knock() is ANONYMOUS
@@ -155,6 +158,7 @@ async def test_a_known_key_is_not_looked_up_again_for_a_while() -> None:
     assert door.keys.lookups == 2
 
 
+@pytest.mark.requirement("promise:P17")
 async def test_a_revocation_is_noticed_within_five_seconds_without_the_broadcast() -> None:
     door = Door(record())
     await door.knock(bearer())
@@ -163,6 +167,7 @@ async def test_a_revocation_is_noticed_within_five_seconds_without_the_broadcast
     assert await door.is_refused(bearer())
 
 
+@pytest.mark.requirement("promise:P17")
 async def test_a_revocation_is_noticed_at_once_with_the_broadcast() -> None:
     door = Door(record(), record(OTHER))
     await door.authenticator.listen(door.bus.as_bus())
@@ -247,6 +252,7 @@ def test_a_principal_names_only_what_it_may() -> None:
     assert ANONYMOUS.allows("n")
 
 
+@pytest.mark.requirement("http:credential-scope")
 def test_a_scope_that_was_not_given_is_refused() -> None:
     ANONYMOUS.require(Scope.CHAT)
     with pytest.raises(KitemeshError) as refused:

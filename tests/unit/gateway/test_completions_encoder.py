@@ -34,12 +34,14 @@ def event(position: str, data: str) -> bytes:
     return f"id: {TURN}:{position}\ndata: {data}\n\n".encode()
 
 
+@pytest.mark.requirement("stream:first-chunk-names-the-role")
 def test_a_stream_opens_with_the_role() -> None:
     assert encoder().start() == event(
         "0.0.0.0", HEAD + '{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}'
     )
 
 
+@pytest.mark.requirement("stream:one-write-for-each-event")
 def test_a_text_delta_is_one_event() -> None:
     data = encoder().delta(Place(1, 2, 7), (TextDelta(text='a "b"\n\u2028ü'),))
     assert data == event(
@@ -47,6 +49,7 @@ def test_a_text_delta_is_one_event() -> None:
     )
 
 
+@pytest.mark.requirement("stream:call-deltas-carry-an-index")
 def test_several_items_of_a_frame_have_their_own_places() -> None:
     items: tuple[Delta, ...] = (
         ReasoningDelta(text="why"),
@@ -67,6 +70,7 @@ def test_several_items_of_a_frame_have_their_own_places() -> None:
     )
 
 
+@pytest.mark.requirement("stream:ends-with-done")
 def test_a_stream_ends_with_one_finish_reason_and_done() -> None:
     closing = ended("ab", attempt=2, last=9, finish="length")
     kitemesh = '{"execution_id":"' + TURN + '","request_id":"req_1","conversation_id":"conv"}'
@@ -82,6 +86,7 @@ def test_what_was_not_shown_comes_before_the_finish_reason() -> None:
     assert events[1].startswith(f"id: {TURN}:1.1.5.1\n".encode())
 
 
+@pytest.mark.requirement("stream:usage-is-a-chunk-of-its-own")
 def test_usage_is_a_chunk_of_its_own_and_null_in_all_others_when_it_was_asked_for() -> None:
     encode = encoder(include_usage=True)
     closing = ended("a", last=1, usage=Usage(input_tokens=3, output_tokens=4, cached_tokens=1, reasoning_tokens=2))
@@ -116,6 +121,7 @@ def test_without_a_conversation_none_is_named() -> None:
     }
 
 
+@pytest.mark.requirement("stream:failure-is-never-complete")
 def test_an_error_in_a_stream_is_its_last_event() -> None:
     error = ErrorInfo(code=ErrorCode.UPSTREAM_CUT, message="It broke off")
     assert encoder().error(Place(1, 1, 4), error, "req_2") == event(
@@ -125,6 +131,7 @@ def test_an_error_in_a_stream_is_its_last_event() -> None:
     )
 
 
+@pytest.mark.requirement("completions:whole-answer")
 def test_a_whole_answer_is_one_object() -> None:
     closing = ended("Hello", usage=Usage(input_tokens=3, output_tokens=4))
     assert json.loads(encoder().whole(closing)) == {
@@ -160,6 +167,7 @@ def test_reasoning_and_calls_of_a_whole_answer_are_told() -> None:
     }
 
 
+@pytest.mark.requirement("openapi:described-by-what-validates", "stream:one-finish-reason")
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_every_chunk_is_what_the_published_schema_says(include_usage: bool) -> None:
     encode = encoder(include_usage=include_usage)
@@ -175,6 +183,7 @@ def test_every_chunk_is_what_the_published_schema_says(include_usage: bool) -> N
     assert isinstance(msgspec.json.decode(encode.whole(ended("a")), type=Completion), Completion)
 
 
+@pytest.mark.requirement("stream:same-bytes-at-any-gateway")
 def test_the_same_turn_gives_the_same_bytes_at_any_gateway() -> None:
     def stream() -> bytes:
         encode = encoder()

@@ -25,6 +25,7 @@ TOLD = {
 }
 
 
+@pytest.mark.requirement("http:error-body")
 @pytest.mark.parametrize("code", list(ErrorCode))
 def test_every_code_has_a_body(code: ErrorCode) -> None:
     error = json.loads(error_body(ErrorInfo(code=code, message="m"), request_id="r"))["error"]
@@ -33,6 +34,7 @@ def test_every_code_has_a_body(code: ErrorCode) -> None:
     assert error["type"] == TYPES[MEANINGS[code].status]
 
 
+@pytest.mark.requirement("http:error-body")
 @pytest.mark.parametrize(("code", "told"), TOLD.items())
 def test_clients_read_the_words_of_the_contract(code: ErrorCode, told: tuple[str, str, str | None]) -> None:
     error = json.loads(error_body(ErrorInfo(code=code, message="m"), request_id="r"))["error"]

@@ -27,6 +27,7 @@ def user(text: str) -> Message:
     return UserMessage(parts=(TextPart(text=text),))
 
 
+@pytest.mark.requirement("completions:seeds-examples")
 def test_the_seeds_request_becomes_a_turn() -> None:
     assert parse(
         {
@@ -43,6 +44,9 @@ def test_the_seeds_request_becomes_a_turn() -> None:
     )
 
 
+@pytest.mark.requirement(
+    "completions:honoured-fields", "completions:newer-bound-wins", "http:unknown-fields-are-ignored"
+)
 def test_every_honoured_field_is_carried() -> None:
     request = parse(
         {
@@ -111,6 +115,7 @@ def test_messages_of_every_role_and_form_are_read() -> None:
     )
 
 
+@pytest.mark.requirement("completions:only-new-messages")
 def test_with_a_stored_conversation_only_what_follows_the_last_answer_is_new_and_instructions_stay() -> None:
     request = parse(
         {
@@ -127,6 +132,7 @@ def test_with_a_stored_conversation_only_what_follows_the_last_answer_is_new_and
     assert request.messages == (SystemMessage(text="S"), user("new"))
 
 
+@pytest.mark.requirement("completions:conversation-is-named")
 def test_store_false_keeps_nothing() -> None:
     assert parse({**OK, "store": False}).keep is False
     assert parse(OK).keep is True
@@ -327,6 +333,9 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
 ]
 
 
+@pytest.mark.requirement(
+    "completions:group-is-a-uuid", "completions:later-fields-are-refused", "http:all-mistakes-at-once"
+)
 @pytest.mark.parametrize(("body", "code", "param", "message"), MISTAKES, ids=range(len(MISTAKES)))
 def test_every_mistake_is_named_at_once(body: object, code: ErrorCode, param: str | None, message: str) -> None:
     with pytest.raises(Mistakes) as refused:

@@ -31,12 +31,14 @@ def test_every_reference_leads_somewhere() -> None:
     assert {"ChatRequest", "Completion", "Chunk", "ErrorEnvelope", "ModelList", "ModelOut"} <= names
 
 
+@pytest.mark.requirement("openapi:described-by-what-validates")
 def test_the_request_is_described_by_the_model_that_validates_it() -> None:
     described = DOCUMENT["components"]["schemas"]["ChatRequest"]
     assert set(described["properties"]) == set(ChatRequest.model_fields)
     assert described["required"] == ["model", "messages"]
 
 
+@pytest.mark.requirement("openapi:described-by-what-validates")
 def test_every_refusal_of_a_chat_is_listed_and_says_when_to_come_back() -> None:
     answers = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]
     assert {int(status) for status in answers} == {200, *(m.status for m in MEANINGS.values())} - {405}
@@ -44,6 +46,7 @@ def test_every_refusal_of_a_chat_is_listed_and_says_when_to_come_back() -> None:
         assert "Retry-After" in answers[status]["headers"]
 
 
+@pytest.mark.requirement("completions:later-fields-are-refused")
 def test_what_only_a_later_version_does_is_not_offered() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert schemas["ChatRequest"]["properties"]["tools"]["type"] == "null"
@@ -88,6 +91,7 @@ def page() -> Page:
     return parsed
 
 
+@pytest.mark.requirement("openapi:docs-page-is-inert")
 def test_the_page_loads_nothing_and_runs_nothing(page: Page) -> None:
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert all(link == "/openapi.json" or link.removeprefix("#") in page.anchors for link in page.links)
@@ -106,6 +110,7 @@ def test_the_style_is_the_one_that_the_policy_allows() -> None:
     assert re.fullmatch(r"default-src 'none'; style-src 'sha256-[\w+/=]{44}'; .*", SECURITY_POLICY)
 
 
+@pytest.mark.requirement("openapi:docs-page-is-inert")
 def test_text_of_the_document_cannot_become_markup() -> None:
     hostile = json.loads(json.dumps(DOCUMENT))
     hostile["info"]["title"] = "<script>alert(1)</script>"

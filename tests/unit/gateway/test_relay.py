@@ -55,6 +55,7 @@ async def rig() -> Rig:
     return await Rig().listen()
 
 
+@pytest.mark.requirement("stream:streams-do-not-mix")
 async def test_frames_go_to_their_turn_and_the_closing_event_ends_it(rig: Rig) -> None:
     other = Screen()
     rig.open(start())
@@ -80,6 +81,7 @@ async def test_a_closing_event_that_overtook_its_frames_waits_for_them(rig: Rig)
     assert rig.screen.ended is not None
 
 
+@pytest.mark.requirement("attempt:gap-stops-the-showing")
 async def test_frames_that_never_come_are_made_up_for_from_the_closing_event_in_time(rig: Rig) -> None:
     rig.open(start())
     rig.feed(frame(1, "a"))
@@ -94,6 +96,7 @@ async def test_an_answer_that_is_not_streamed_waits_for_no_frame(rig: Rig) -> No
     assert rig.screen.ended is not None
 
 
+@pytest.mark.requirement("attempt:only-a-prefix-is-continued")
 async def test_an_answer_that_does_not_begin_with_what_was_shown_is_an_explicit_error(rig: Rig) -> None:
     rig.open(start())
     rig.feed(frame(1, "Hello"))
@@ -112,6 +115,7 @@ async def test_a_failed_turn_is_told_at_once(rig: Rig) -> None:
     assert rig.screen.error == error
 
 
+@pytest.mark.requirement("http:crash-is-a-fixed-sentence")
 async def test_an_internal_text_never_reaches_a_client(rig: Rig) -> None:
     rig.open(start())
     error = ErrorInfo(code=ErrorCode.CONTRACT_VIOLATED, message="field x of document y")
@@ -129,6 +133,7 @@ async def test_what_is_not_a_message_changes_nothing(rig: Rig) -> None:
     assert rig.screen.text == "a"
 
 
+@pytest.mark.requirement("classic:large-messages-are-parcels")
 async def test_a_closing_event_too_large_to_travel_is_fetched(rig: Rig) -> None:
     rig.open(start())
     text = "x" * 300_000
@@ -160,6 +165,7 @@ RECORD = TurnRecord(
 )
 
 
+@pytest.mark.requirement("attempt:stored-turn-is-looked-for")
 async def test_after_a_silence_the_stored_turn_is_looked_for(rig: Rig) -> None:
     rig.open(start())
     rig.feed(frame(1, "a"))
@@ -171,6 +177,7 @@ async def test_after_a_silence_the_stored_turn_is_looked_for(rig: Rig) -> None:
     assert rig.screen.ended.usage == Usage(input_tokens=1, output_tokens=2)
 
 
+@pytest.mark.requirement("attempt:stored-turn-is-looked-for")
 async def test_after_a_reconnect_the_stored_turn_is_looked_for_at_once(rig: Rig) -> None:
     rig.open(start())
     await rig.stores.turns.put("acme", RECORD)
@@ -207,6 +214,7 @@ async def test_another_tenants_turn_is_never_found(rig: Rig) -> None:
     assert not rig.screen.is_over
 
 
+@pytest.mark.requirement("attempt:lost-turn-is-told")
 async def test_a_turn_that_somebody_worked_on_and_that_fell_silent_is_lost_and_stopped(rig: Rig) -> None:
     rig.open(start())
     rig.feed(frame(0))
@@ -218,6 +226,7 @@ async def test_a_turn_that_somebody_worked_on_and_that_fell_silent_is_lost_and_s
     assert [cancel.turn for cancel in rig.bus.cancels] == [TURN]
 
 
+@pytest.mark.requirement("classic:sign-of-life")
 async def test_signs_of_life_keep_a_turn_open(rig: Rig) -> None:
     rig.open(start())
     for _ in range(4):
@@ -226,12 +235,14 @@ async def test_signs_of_life_keep_a_turn_open(rig: Rig) -> None:
     assert not rig.screen.is_over
 
 
+@pytest.mark.requirement("attempt:waiting-is-not-death")
 async def test_waiting_in_a_queue_is_not_death(rig: Rig) -> None:
     rig.open(start(budget_s=600))
     rig.wait(500)
     assert not rig.screen.is_over
 
 
+@pytest.mark.requirement("attempt:lost-turn-is-told")
 async def test_a_turn_that_keeps_nothing_is_lost_when_its_end_may_have_been_missed(rig: Rig) -> None:
     rig.open(start(conversation=None, fresh=False))
     rig.bus.reconnected[0]()
@@ -240,6 +251,7 @@ async def test_a_turn_that_keeps_nothing_is_lost_when_its_end_may_have_been_miss
     assert rig.screen.error.code is ErrorCode.TURN_LOST
 
 
+@pytest.mark.requirement("attempt:waiting-is-not-death")
 async def test_the_budget_ends_everything(rig: Rig) -> None:
     rig.open(start(budget_s=60))
     rig.wait(60 + BUDGET_MARGIN_S)
@@ -248,6 +260,7 @@ async def test_the_budget_ends_everything(rig: Rig) -> None:
     assert len(rig.relay) == 0
 
 
+@pytest.mark.requirement("classic:cancel-is-repeated")
 async def test_a_withdrawn_turn_is_cancelled_every_second_until_its_closing_event(rig: Rig) -> None:
     watch = rig.open(start(conversation="conv", fresh=False))
     rig.relay.withdraw(watch, "gone")
@@ -268,6 +281,7 @@ async def test_a_conversation_that_the_turn_began_has_no_queue_to_leave(rig: Rig
     assert rig.bus.cancels[0].conversation is None
 
 
+@pytest.mark.requirement("classic:cancel-is-repeated")
 async def test_a_cancel_is_repeated_through_an_outage_and_given_up_after_a_minute(rig: Rig) -> None:
     rig.bus.connected = False
     rig.relay.withdraw(rig.open(start()), "gone")

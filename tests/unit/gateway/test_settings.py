@@ -7,6 +7,7 @@ from kitemesh_runtime.settings import KNOWN, SettingsError, load, render
 PEPPER = "0123456789abcdef"
 
 
+@pytest.mark.requirement("stream:status-line-waits")
 def test_the_defaults_are_the_documented_ones() -> None:
     settings = load(GatewaySettings, {"KITEMESH_KEY_PEPPER": PEPPER})
     assert (settings.host, settings.port) == ("127.0.0.1", 8002)

@@ -94,6 +94,7 @@ async def test_what_came_before_the_status_line_is_sent_in_one_piece_after_it(ri
     assert rig.pipe.writes == 1
 
 
+@pytest.mark.requirement("stream:one-write-for-each-event")
 async def test_each_event_is_written_once_in_one_piece(rig: Rig) -> None:
     rig.attach(chunked=True)
     one = rig.encoder.start() + rig.text(1, "a")
@@ -104,6 +105,7 @@ async def test_each_event_is_written_once_in_one_piece(rig: Rig) -> None:
     assert rig.pipe.writes == 2
 
 
+@pytest.mark.requirement("stream:status-line-waits")
 async def test_the_status_line_waits_for_the_first_event_only_so_long(rig: Rig) -> None:
     waiting = asyncio.create_task(rig.first())
     rig.wait(9.5)
@@ -114,6 +116,7 @@ async def test_the_status_line_waits_for_the_first_event_only_so_long(rig: Rig) 
     assert rig.pipe.unsent == b""
 
 
+@pytest.mark.requirement("stream:failure-is-a-status-first")
 async def test_a_failure_before_anything_was_sent_is_raised(rig: Rig) -> None:
     rig.stream.fail(Place(0, 0, 1), ERROR)
     with pytest.raises(TurnFailed) as failed:
@@ -156,6 +159,7 @@ async def test_a_stream_is_done_when_its_end_was_written(rig: Rig) -> None:
     assert not rig.stream.failed
 
 
+@pytest.mark.requirement("stream:pings")
 async def test_a_silence_is_broken_before_it_lasts_too_long(rig: Rig) -> None:
     rig.attach()
     rig.text(1, "a")
@@ -173,6 +177,7 @@ async def test_a_silence_is_broken_before_it_lasts_too_long(rig: Rig) -> None:
     assert rig.pipe.unsent == PING
 
 
+@pytest.mark.requirement("stream:pings")
 async def test_a_stream_that_speaks_needs_no_pings(rig: Rig) -> None:
     rig.attach()
     for n in range(1, 10):
@@ -182,6 +187,7 @@ async def test_a_stream_that_speaks_needs_no_pings(rig: Rig) -> None:
     assert PING not in rig.pipe.sent
 
 
+@pytest.mark.requirement("promise:P15")
 async def test_a_client_that_does_not_read_is_cut_in_time(rig: Rig) -> None:
     rig.attach()
     rig.text(1, "a")
@@ -212,6 +218,7 @@ async def test_a_slow_client_that_keeps_up_is_left_alone(rig: Rig) -> None:
     assert not rig.pipe.aborted
 
 
+@pytest.mark.requirement("promise:P15")
 async def test_no_event_is_added_to_more_than_may_wait(rig: Rig) -> None:
     rig.attach()
     rig.text(1, "a" * 5000)

@@ -33,6 +33,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.requirement("http:strict-json")
 @pytest.mark.parametrize(("data", "why"), REFUSED, ids=range(len(REFUSED)))
 def test_what_another_parser_might_read_differently_is_refused_with_its_reason(data: bytes, why: str) -> None:
     with pytest.raises(BadRequest) as refused:
@@ -57,6 +58,7 @@ def test_ordinary_json_is_read(data: bytes, value: object) -> None:
     assert value is None or read == value
 
 
+@pytest.mark.requirement("http:strict-json")
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_raise_anything_but_a_refusal(data: bytes) -> None:
     with contextlib.suppress(BadRequest):

@@ -61,6 +61,7 @@ def test_a_caller_that_does_not_stream_gets_no_deltas(bus: FakeBus) -> None:
     assert frames.last == 0
 
 
+@pytest.mark.requirement("classic:sign-of-life")
 @pytest.mark.parametrize("stream", [True, False])
 def test_five_quiet_seconds_end_with_a_sign_of_life(bus: FakeBus, stream: bool) -> None:
     frames = frames_on(bus, stream=stream)
@@ -81,6 +82,7 @@ def test_a_frame_is_a_sign_of_life_too(bus: FakeBus) -> None:
     assert bus.frames[1:] == [Frame(n=1, offset=3, items=())]
 
 
+@pytest.mark.requirement("classic:frames-are-numbered")
 def test_a_frame_that_the_bus_does_not_take_leaves_a_gap_in_the_numbers(bus: FakeBus) -> None:
     frames = frames_on(bus)
     frames.put([TextDelta(text="a")])

@@ -75,6 +75,7 @@ def test_finish_reasons_are_translated(theirs: str, ours: str) -> None:
     assert reader.result() == (ours, ())
 
 
+@pytest.mark.requirement("provider:only-a-finish-reason-ends")
 def test_an_answer_without_a_finish_reason_has_not_ended() -> None:
     reader, _ = read(chunk({"content": "x"}), b"[DONE]")
     assert reader.result() == (None, ())

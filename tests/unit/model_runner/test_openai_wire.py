@@ -43,6 +43,7 @@ def test_a_plain_prompt_asks_for_a_stream_with_usage_and_nothing_else() -> None:
     }
 
 
+@pytest.mark.requirement("completions:honoured-fields")
 def test_every_choice_of_the_caller_is_passed_on() -> None:
     sampling = Sampling(
         temperature=0.0,
@@ -73,6 +74,7 @@ def test_every_choice_of_the_caller_is_passed_on() -> None:
     }
 
 
+@pytest.mark.requirement("completions:newer-bound-wins")
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_the_bound_of_tokens_is_sent_under_exactly_one_name(name: TokenLimit) -> None:
     body = json.loads(render("m", [], Sampling(max_tokens=5), token_limit=name))

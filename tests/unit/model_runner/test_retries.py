@@ -6,6 +6,7 @@ from kitemesh_model_runner.retries import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_
 NOW_S = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
 
 
+@pytest.mark.requirement("provider:retry-after-is-honoured")
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [

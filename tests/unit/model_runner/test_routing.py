@@ -68,6 +68,7 @@ def test_one_adapter_serves_call_after_call(routing: Routing, built: list[str]) 
     assert built == ["one", "two"]
 
 
+@pytest.mark.requirement("catalog:reload")
 def test_a_new_catalog_serves_at_once(routing: Routing, handle: Handle) -> None:
     handle.change(catalog_of(c="three"))
     assert routing.targets(("a",)) == []

@@ -78,6 +78,7 @@ def test_however_the_bytes_are_split_the_events_are_the_same(
     assert events_of(*(stream[at : at + 1] for at in range(len(stream)))) == expected
 
 
+@pytest.mark.requirement("promise:P20")
 @pytest.mark.parametrize(
     "chunks",
     [

@@ -39,6 +39,7 @@ def replay(begins: State, events: list[Any]) -> list[Any]:
     return followed
 
 
+@pytest.mark.requirement("classic:first-result-wins")
 @pytest.mark.parametrize("path", sorted(HISTORIES.glob("*.json")), ids=lambda path: path.stem)
 def test_a_recorded_history_leads_to_the_same_commands(path: Path) -> None:
     history = msgspec.json.decode(path.read_bytes(), type=History)

@@ -1,6 +1,7 @@
 """What a model is shown."""
 
 import msgspec
+import pytest
 
 from contract.messages import START
 from kitemesh_contracts.content import AssistantMessage, Message, SystemMessage, TextPart, UserMessage
@@ -30,16 +31,19 @@ def start(*messages: Message) -> object:
     return msgspec.structs.replace(START, input=messages)
 
 
+@pytest.mark.requirement("completions:system-text-is-appended")
 def test_the_clients_system_text_follows_the_agents_prompt() -> None:
     agent = Agent(model="m", prompt="You are kind.")
     shown = request.render(start(SystemMessage(text="Speak French."), said("Hi")), agent, [])
     assert shown == (SystemMessage(text="You are kind.\n\nSpeak French."), said("Hi"))
 
 
+@pytest.mark.requirement("completions:system-text-is-appended")
 def test_a_bare_model_is_shown_only_what_the_client_said() -> None:
     assert request.render(start(said("Hi")), None, []) == (said("Hi"),)
 
 
+@pytest.mark.requirement("conversation:history-window")
 def test_history_comes_between_prompt_and_new_messages_oldest_first() -> None:
     shown = request.render(start(said("now")), Agent(model="m", prompt="P"), [turn(1), turn(2)])
     assert [type(message) for message in shown] == [
@@ -52,6 +56,7 @@ def test_history_comes_between_prompt_and_new_messages_oldest_first() -> None:
     ]
 
 
+@pytest.mark.requirement("conversation:history-window")
 def test_the_window_keeps_the_newest_whole_turns() -> None:
     history = [turn(n, length=10) for n in range(1, 6)]
     assert len(request.window(history, History(turns=2))) == 4

@@ -109,6 +109,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.requirement("classic:table-is-total")
 @pytest.mark.parametrize(("state", "event", "after", "commands"), TABLE)
 def test_what_follows_from_an_event(
     state: turn.State, event: turn.Event, after: turn.State, commands: tuple[turn.Command, ...]
@@ -116,6 +117,7 @@ def test_what_follows_from_an_event(
     assert decide(state, event) == Decision(after, commands)
 
 
+@pytest.mark.requirement("classic:table-is-total")
 def test_the_table_meets_every_state_with_every_event() -> None:
     met = {(type(state), type(event)) for state, event, _, _ in TABLE}
     assert met == {(state, event) for state in get_args(turn.State) for event in get_args(turn.Event)}
@@ -132,6 +134,7 @@ def test_a_hand_back_of_an_older_attempt_changes_nothing() -> None:
     assert decide(newer, RELEASED) == Decision(newer)
 
 
+@pytest.mark.requirement("classic:first-result-wins")
 def test_the_first_result_wins_whatever_its_attempt() -> None:
     late = msgspec.structs.replace(GENERATED, attempt=4)
     state, commands = decide(GENERATING, late)
@@ -140,6 +143,7 @@ def test_the_first_result_wins_whatever_its_attempt() -> None:
     assert [type(command) for command in commands] == [Finish]
 
 
+@pytest.mark.requirement("classic:too-many-hand-backs")
 def test_a_step_handed_back_too_often_fails_the_turn() -> None:
     state: turn.State = GENERATING
     commands: tuple[turn.Command, ...] = ()
@@ -152,6 +156,7 @@ def test_a_step_handed_back_too_often_fails_the_turn() -> None:
     assert finish.error.code is ErrorCode.TURN_EXHAUSTED
 
 
+@pytest.mark.requirement("classic:one-ending")
 @given(st.lists(st.sampled_from([event for _, event, _, _ in TABLE]), max_size=12))
 def test_whatever_comes_in_whatever_order_a_turn_ends_once(events: list[turn.Event]) -> None:
     state: turn.State = ACCEPTED

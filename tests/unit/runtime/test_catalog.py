@@ -51,6 +51,7 @@ def test_what_is_not_offered_is_not_found(requested: str) -> None:
         parse(catalog()).resolve(requested)
 
 
+@pytest.mark.requirement("completions:group-is-a-uuid")
 @pytest.mark.parametrize("requested", ["group:", "group:1", f"group:{GROUP} ", f"group:{{{GROUP}}}", f"group: {GROUP}"])
 def test_a_group_that_is_no_uuid_is_a_bad_request(requested: str) -> None:
     with pytest.raises(BadRequest):
@@ -78,6 +79,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.requirement("catalog:all-mistakes-at-once")
 @pytest.mark.parametrize(("changes", "problem"), MISTAKES, ids=[problem for _, problem in MISTAKES])
 def test_a_mistake_is_named_with_its_place(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(CatalogError) as caught:
@@ -85,6 +87,7 @@ def test_a_mistake_is_named_with_its_place(changes: dict[str, Any], problem: str
     assert problem in caught.value.problems
 
 
+@pytest.mark.requirement("catalog:all-mistakes-at-once")
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(CatalogError) as caught:
         parse(catalog(agents={"x": {"model": "nobody"}, "y": {"model": "nobody"}}, default_model="nobody"))
@@ -136,6 +139,7 @@ def edit(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
+@pytest.mark.requirement("catalog:reload")
 def test_a_changed_file_serves_and_a_bad_one_does_not(edit: Callable[[str], Path]) -> None:
     path = edit(catalog())
     handle = CatalogHandle(path, read(path))

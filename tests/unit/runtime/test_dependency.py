@@ -60,6 +60,7 @@ async def test_a_waiter_is_woken_when_it_comes_back() -> None:
         await waiter
 
 
+@pytest.mark.requirement("health:dependencies")
 async def test_a_probe_notes_each_kind_of_failure() -> None:
     dependency = Dependency("mongodb")
 

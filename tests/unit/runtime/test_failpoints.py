@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,11 +37,13 @@ def run(value: str) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
+@pytest.mark.requirement("failpoint:off-unless-armed")
 def test_nothing_happens_unless_it_is_armed() -> None:
     assert run("") == (0, ["ran", "passed 0 7", "ran", "passed 1 7", "ran", "passed 2 7"])
     assert run("elsewhere:kill") == run("")
 
 
+@pytest.mark.requirement("failpoint:off-unless-armed")
 def test_it_acts_on_the_pass_that_was_asked_for_and_once() -> None:
     assert run("here:raise:2") == (0, ["ran", "passed 0 7", "raised 1", "ran", "passed 2 7"])
 
@@ -51,6 +54,16 @@ def test_a_guarded_call_runs_and_then_times_out() -> None:
 
 def test_a_process_kills_itself() -> None:
     assert run("here:kill:3") == (-9, ["ran", "passed 0 7", "ran", "passed 1 7"])
+
+
+def test_a_file_says_how_often_it_happens_over_all_processes(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    assert run(f"here:kill@{left}") == run("")
+    left.write_bytes(b"xx")
+    assert [run(f"here:kill:2@{left}")[0] for _ in range(3)] == [-9, -9, 0]
+    left.write_bytes(b"xx")
+    assert run(f"here:raise:2@{left}") == (0, ["ran", "passed 0 7", "raised 1", "raised 2"])
+    assert left.read_bytes() == b""
 
 
 @pytest.mark.parametrize("text", ["x", "x:", "x:explode", "x:kill:soon", "x:kill:-1"])

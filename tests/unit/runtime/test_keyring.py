@@ -1,5 +1,6 @@
 """API keys as text."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     assert keyring.parse("km_" + text + "\n") is None
 
 
+@pytest.mark.requirement("key:shown-once")
 @given(ENTROPY, st.binary(min_size=1), st.binary(min_size=1))
 def test_a_digest_depends_on_the_key_and_the_pepper(entropy: bytes, pepper: bytes, other: bytes) -> None:
     text = keyring.make(entropy).text

@@ -36,6 +36,7 @@ def test_a_line_names_its_service_replica_level_and_time() -> None:
     }
 
 
+@pytest.mark.requirement("log:no-forged-lines")
 @pytest.mark.parametrize("hostile", [r"a\nb", r"\x1b[31m", r"\u2028", r"\ud800", r"{\"event\":\"forged\"}"])
 def test_no_text_can_forge_or_break_a_line(hostile: str) -> None:
     (line,) = logged(f'log.info("request.answered", given="{hostile}")')

@@ -119,6 +119,7 @@ def test_bytes_that_are_no_protocol_are_refused(stream: bytes) -> None:
         Recorder().parser.feed(stream)
 
 
+@pytest.mark.requirement("bus:subjects-cannot-be-injected")
 @pytest.mark.parametrize("subject", ["", "a b", "a\r\nPUB b 0\r\n", "a\n", "\ta", "a\x00b", "ä", "a\u2028b"])
 def test_nothing_that_could_end_a_control_line_reaches_the_wire(subject: str) -> None:
     with pytest.raises(ContractViolation):

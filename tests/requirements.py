@@ -1,0 +1,455 @@
+"""What this version must do, as one sentence for each requirement, with the public place that it comes from.
+
+Tests name what they prove with `@pytest.mark.requirement("id")`; `contract/test_requirements.py` holds the two
+together. A requirement that nothing proves does not belong here.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+
+class Requirement(NamedTuple):
+    """A behaviour that can be observed, and where it is asked for."""
+
+    sentence: str
+    source: str
+
+
+OPENAI: Final = "OpenAI chat completions API"
+SEED: Final = "seed 000, the first published API"
+NATS_PY: Final = "nats-py 2.16.0"
+CLASSIC: Final = "architecture: a classic turn"
+DYING: Final = "architecture: when something dies"
+PURE: Final = "architecture: pure inside, adapters at the edge"
+MACHINES: Final = "architecture: several machines"
+WIRE: Final = "docs/wire.md: messages"
+
+REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
+    {
+        "attempt:gap-stops-the-showing": Requirement(
+            "After a missing frame nothing more is shown until the closing event says how the answer goes on.", CLASSIC
+        ),
+        "attempt:lost-turn-is-told": Requirement(
+            "A turn that somebody worked on and that fell silent ends with an explicit error and is stopped.", DYING
+        ),
+        "attempt:one-is-shown": Requirement(
+            "A client sees one attempt's text, in order and without repeats: that of the attempt seen first.", CLASSIC
+        ),
+        "attempt:only-a-prefix-is-continued": Requirement(
+            "Another attempt's answer follows only if it begins with what was shown; else there is an explicit error.",
+            CLASSIC,
+        ),
+        "attempt:redelivery-has-a-number-of-its-own": Requirement(
+            "A redelivered job works under an attempt that no earlier delivery used.", DYING
+        ),
+        "attempt:stored-turn-is-looked-for": Requirement(
+            "After a reconnect, or 15 s without a sign of life, the gateway looks for the turn in the store.", CLASSIC
+        ),
+        "attempt:waiting-is-not-death": Requirement(
+            "A turn that waits in a queue is not taken for lost before its budget is spent.", DYING
+        ),
+        "bootstrap:drift-is-refused": Requirement(
+            "Streams or consumers that differ in a way no update heals are all named, and nothing is changed.", MACHINES
+        ),
+        "bootstrap:idempotent": Requirement("A second bootstrap changes nothing.", MACHINES),
+        "bus:acknowledgements-that-never-come": Requirement(
+            "A publication whose acknowledgement never comes ends in time and leaves no slot taken.", NATS_PY
+        ),
+        "bus:cancelled-flush": Requirement("A cancelled or timed-out flush leaves the client reading.", NATS_PY),
+        "bus:close-never-hangs": Requirement(
+            "Closing sends what is unsent and waits for no server that has stopped answering.", NATS_PY
+        ),
+        "bus:duplicate-is-stored-once": Requirement(
+            "A publication repeated under its id is stored once and reported as a duplicate.",
+            "docs/wire.md: ids that make twice the same as once",
+        ),
+        "bus:flush-is-a-barrier": Requirement(
+            "A flush returns after everything queued before it has reached the server and come back.", NATS_PY
+        ),
+        "bus:frozen-server-is-noticed": Requirement(
+            "A server that stops answering without closing the connection is noticed, and so is its return.", NATS_PY
+        ),
+        "bus:nothing-is-buffered-while-away": Requirement(
+            "Nothing published while disconnected is kept and sent later behind the caller's back.", NATS_PY
+        ),
+        "bus:publication-is-retried-under-its-id": Requirement(
+            "A publication that is not acknowledged is sent again under the same id until its time is up.", DYING
+        ),
+        "bus:reconnects-without-end": Requirement(
+            "No number of failed reconnects and no error on the way back closes the client for ever.", NATS_PY
+        ),
+        "bus:subjects-cannot-be-injected": Requirement(
+            "Nothing that could end a control line or widen a subject reaches the wire.", "NATS client protocol"
+        ),
+        "bus:unsent-is-bounded": Requirement(
+            "What waits for a server that does not read is bounded; beyond it publishing is refused.", NATS_PY
+        ),
+        "catalog:all-mistakes-at-once": Requirement(
+            "A wrong catalog is refused with every mistake and its place.", "docs/catalog.md"
+        ),
+        "catalog:reload": Requirement(
+            "A changed catalog serves without a restart; a bad one leaves the old one serving.", "docs/catalog.md"
+        ),
+        "classic:cancel-before-work": Requirement(
+            "A job that comes after its cancel is answered without asking the model's provider.", DYING
+        ),
+        "classic:cancel-is-repeated": Requirement(
+            "A turn whose client is gone is cancelled every second until it has ended, through an outage of the bus.",
+            DYING,
+        ),
+        "classic:carry-is-untouched": Requirement(
+            "The state that travels with a job comes back byte for byte from whoever worked on it.", CLASSIC
+        ),
+        "classic:first-result-wins": Requirement(
+            "Of several results of a step the first one counts; a late or repeated one changes nothing.", DYING
+        ),
+        "classic:frames-are-numbered": Requirement("Deltas go out as frames numbered from 1 without gaps.", WIRE),
+        "classic:hand-back-on-drain": Requirement(
+            "A job that outlasts its worker's drain is handed back as it came and costs no delivery.",
+            DYING,
+        ),
+        "classic:large-messages-are-parcels": Requirement(
+            "What is too large for a message is stored and travels as a reference.", WIRE
+        ),
+        "classic:one-ending": Requirement(
+            "Whatever events come in whatever order, a turn ends at most once, and decided states stay decided.", PURE
+        ),
+        "classic:result-before-acknowledgement": Requirement(
+            "A worker that stumbles anywhere still delivers one result before it acknowledges its job.",
+            DYING,
+        ),
+        "classic:sign-of-life": Requirement(
+            "A job that is quiet says every few seconds that it lives, and that keeps its turn open.", CLASSIC
+        ),
+        "classic:silent-gateway": Requirement(
+            "The job of a gateway that has been silent for ten seconds is cancelled.", DYING
+        ),
+        "classic:table-is-total": Requirement("Every state of a turn has a tested answer to every event.", PURE),
+        "classic:too-many-hand-backs": Requirement("A step that is handed back too often fails its turn.", DYING),
+        "completions:conversation-is-named": Requirement(
+            "An answer names its conversation in body and header, and none when none is kept.", SEED
+        ),
+        "completions:group-is-a-uuid": Requirement(
+            "A group is named by a UUID; another form is a mistake and an unknown one is not found.", SEED
+        ),
+        "completions:honoured-fields": Requirement(
+            "Every field that is accepted reaches the provider as it was given.", OPENAI
+        ),
+        "completions:later-fields-are-refused": Requirement(
+            "A field that only a later version honours is refused with a sentence that says so, never dropped.", OPENAI
+        ),
+        "completions:newer-bound-wins": Requirement(
+            "Of the two bounds on tokens the newer field counts, and the provider is sent one.", OPENAI
+        ),
+        "completions:only-new-messages": Requirement(
+            "With a stored conversation only what follows the request's last answer is new.", CLASSIC
+        ),
+        "completions:request-id-is-echoed": Requirement(
+            "The caller's own id in the metadata comes back with the answer.", SEED
+        ),
+        "completions:seeds-examples": Requirement(
+            "Both examples of the first published API are answered as they stand, whole and streamed.", SEED
+        ),
+        "completions:system-text-is-appended": Requirement(
+            "A client's system text follows the agent's own prompt; a bare model is shown only what the client said.",
+            CLASSIC,
+        ),
+        "completions:unstored-answer-says-so": Requirement(
+            "An answer that could not be stored says so, whole and streamed.", DYING
+        ),
+        "completions:whole-answer": Requirement(
+            "A whole answer is one `chat.completion`: the model echoed, one choice, its finish reason, the usage.",
+            OPENAI,
+        ),
+        "contract:bad-bytes": Requirement(
+            "Bytes that are no message violate the contract and raise nothing else.", WIRE
+        ),
+        "contract:golden-bytes": Requirement(
+            "Every kind of message has recorded bytes, is written as them and read from them.", WIRE
+        ),
+        "contract:newer-fields-are-ignored": Requirement("A reader ignores fields that a newer release adds.", WIRE),
+        "conversation:continued-while-running": Requirement(
+            "A conversation is continued by its id at any gateway, also while an earlier turn still runs.", CLASSIC
+        ),
+        "conversation:created-and-released-in-any-order": Requirement(
+            "A conversation's creation and the end of its first turn leave it unlocked, whichever is written first.",
+            DYING,
+        ),
+        "conversation:foreign-is-unknown": Requirement(
+            "Another tenant's conversation is answered exactly as one that never was, and stays untouched.",
+            "promise P12",
+        ),
+        "conversation:history-window": Requirement(
+            "The model is shown the newest whole turns that fit the agent's window, oldest first.", "docs/catalog.md"
+        ),
+        "conversation:lock-runs-out": Requirement(
+            "A lock whose holder died runs out, and goes to the first who waits before it goes to who asks.", DYING
+        ),
+        "conversation:one-turn-at-a-time": Requirement(
+            "Two turns never hold a conversation's lock at once, and every one that waits runs once.", CLASSIC
+        ),
+        "conversation:promotion-is-repeated": Requirement(
+            "A promotion that nobody takes up is published again after five seconds, and passed on at last.", DYING
+        ),
+        "conversation:queue-in-order": Requirement(
+            "Turns of one conversation queue in the order of their arrival, up to a bound, and run in it.", CLASSIC
+        ),
+        "conversation:renewed-by-its-gateway": Requirement(
+            "The gateway that holds the client renews the lock of its turn, and only of a turn that was started.", DYING
+        ),
+        "conversation:stored-before-done": Requirement(
+            "A turn can be read from MongoDB before its answer has ended.", CLASSIC
+        ),
+        "conversation:sweep-frees-it": Requirement(
+            "A sweep frees a lock that ran out and promotes the first who waits behind it, once.", DYING
+        ),
+        "conversation:waiting-turn-can-leave": Requirement(
+            "A turn that waits can leave its queue, and one that left never runs.", CLASSIC
+        ),
+        "dead-letter:one-reference": Requirement(
+            "A message that is given up becomes exactly one dead letter: a reference with a reason, never content.",
+            WIRE,
+        ),
+        "failpoint:off-unless-armed": Requirement(
+            "A failpoint does nothing unless it was armed, and then acts once, on the pass that was asked for.",
+            "docs/settings.md",
+        ),
+        "fault:bus-down": Requirement(
+            "With NATS down new turns get 503 and `Retry-After` within 3 s, and are taken again when it is back.",
+            DYING,
+        ),
+        "fault:cut-before-the-first-delta": Requirement(
+            "A turn whose worker or orchestrator dies before the first delta is answered.", DYING
+        ),
+        "fault:killed-process-comes-back": Requirement(
+            "Any one process that is killed is started again, and the cluster serves by itself.", DYING
+        ),
+        "fault:queue-full": Requirement(
+            "A full queue is 429 with `Retry-After`, and nothing is left behind of the turn.", CLASSIC
+        ),
+        "fault:store-down": Requirement(
+            "With MongoDB down new turns get 503 and `Retry-After` within 3 s, and are taken again when it is back.",
+            DYING,
+        ),
+        "fault:store-fails-in-mid-turn": Requirement(
+            "A store that fails while a turn runs costs the record and not the answer.", DYING
+        ),
+        "health:alive": Requirement(
+            "A process says that it is alive as soon as its loop turns, ready or not.", "docs/runbook.md"
+        ),
+        "health:dependencies": Requirement(
+            "Health names each dependency with its state and its reason, from its last real operation.",
+            "docs/runbook.md",
+        ),
+        "health:ready": Requirement(
+            "A process is ready once it has started and until it stops, whatever its dependencies do.",
+            "docs/runbook.md",
+        ),
+        "http:all-mistakes-at-once": Requirement(
+            "Every mistake of a body is told at once, each with its field, and the first one as `param`.", OPENAI
+        ),
+        "http:anonymous-principal": Requirement(
+            "A request without a credential is the anonymous principal's where there is one, and a wrong one never is.",
+            "docs/settings.md",
+        ),
+        "http:body-is-bounded": Requirement(
+            "A body above the bound is 413, whether its length was told or it came in chunks.", "RFC 9110, 413"
+        ),
+        "http:body-is-json": Requirement("A body that is not JSON in UTF-8, or is encoded, is 415.", "RFC 9110, 415"),
+        "http:checks-in-order": Requirement(
+            "Headers are checked before the credential, and that before body, schema and model.", SEED
+        ),
+        "http:crash-is-a-fixed-sentence": Requirement(
+            "What nobody foresaw is a fixed sentence with the request's id, never an internal text.", "promise P13"
+        ),
+        "http:credential-one-answer": Requirement(
+            "A missing, malformed, unknown, revoked and expired credential get one and the same 401.", "RFC 6750"
+        ),
+        "http:credential-scope": Requirement("A key without the scope is 403.", OPENAI),
+        "http:draining-is-told": Requirement(
+            "A gateway that stops lets open turns finish, refuses new ones, and ends the rest with an explicit error.",
+            "promise P6",
+        ),
+        "http:error-body": Requirement(
+            "Every error is one object with message, type, code, param and request id, and each code has a fixed type.",
+            OPENAI,
+        ),
+        "http:error-classes": Requirement(
+            "The OpenAI SDK raises its own class for each kind of refusal and failure.", OPENAI
+        ),
+        "http:half-sent-requests": Requirement(
+            "Headers, a body or a next request that does not arrive in time ends the connection.", "promise P15"
+        ),
+        "http:request-id": Requirement(
+            "A client's request id is kept if it is well-formed and replaced if not, and stands in header and error.",
+            OPENAI,
+        ),
+        "http:server-timing": Requirement("An answer says where its time went.", "Server Timing (W3C)"),
+        "http:stopped-turn-is-not-retried": Requirement(
+            "A turn that somebody stopped is a 409 that tells clients not to repeat it.", OPENAI
+        ),
+        "http:strict-json": Requirement(
+            "JSON that another parser might read differently is refused: NaN, lone surrogates, repeated names.",
+            "RFC 8259",
+        ),
+        "http:unknown-fields-are-ignored": Requirement("A field that nobody knows is ignored.", OPENAI),
+        "http:unknown-routes": Requirement(
+            "An unknown path is 404 and a wrong method 405 with `Allow`, in the same error body.", "RFC 9110, 405"
+        ),
+        "http:upstream-limit-keeps-its-time": Requirement(
+            "A provider's limit reaches the client as 429 with the time that the provider asked for.", OPENAI
+        ),
+        "key:shown-once": Requirement(
+            "A key's text is shown once; what is kept is a digest under a secret.", "SECURITY.md"
+        ),
+        "log:no-content": Requirement("No log line repeats what a client or a model said.", "promise P23"),
+        "log:no-forged-lines": Requirement("No text can forge or break a log line.", "promise P23"),
+        "models:by-their-raw-id": Requirement(
+            "A model is found by its id as it is, slashes and colons included.", OPENAI
+        ),
+        "models:only-the-keys-own": Requirement(
+            "A key sees and may name only its own models; any other is unknown.", OPENAI
+        ),
+        "openapi:described-by-what-validates": Requirement(
+            "The API's description is made from the models that validate, and lists every refusal.",
+            "OpenAPI 3.1",
+        ),
+        "openapi:docs-page-is-inert": Requirement(
+            "The documentation page loads nothing, runs nothing and needs no credential.", "docs/runbook.md"
+        ),
+        "promise:P13": Requirement(
+            "Malformed requests never become a 5xx, end the server or show its insides.", "promise P13"
+        ),
+        "promise:P15": Requirement(
+            "A client that does not read is cut in time, holds a bounded amount, and costs the others nothing.",
+            "promise P15",
+        ),
+        "promise:P16": Requirement(
+            "When the client is gone the provider's call is stopped within 2 s and the turn is stored as cancelled.",
+            "promise P16",
+        ),
+        "promise:P17": Requirement(
+            "A revoked key is refused by every gateway within 5 s, and its text is stored nowhere.", "promise P17"
+        ),
+        "promise:P20": Requirement(
+            "Whatever a provider does, its turn gets an answer or a typed error within the time-outs.", "promise P20"
+        ),
+        "promise:P24": Requirement(
+            "A message that kills its worker is delivered at most five times; then its turn fails, with a dead letter.",
+            "promise P24",
+        ),
+        "provider:budget": Requirement(
+            "A turn's budget stops the provider's call, however steadily it streams.", "promise P20"
+        ),
+        "provider:keeps-secrets": Requirement(
+            "A provider is sent the catalog's key and nothing else that is secret.", "SECURITY.md"
+        ),
+        "provider:only-a-finish-reason-ends": Requirement(
+            "An answer without a finish reason has not ended: it was cut.", OPENAI
+        ),
+        "provider:retry-after-is-honoured": Requirement(
+            "A limit is waited for as long as the provider asks, and told at once if the budget is shorter.",
+            "RFC 9110, Retry-After",
+        ),
+        "provider:retry-before-the-first-delta": Requirement(
+            "A failed call is tried again, with pauses and a bound, and never after its first delta.", CLASSIC
+        ),
+        "pull:credit-is-the-bound": Requirement(
+            "A worker is never sent more than it asked for, also after a reconnect or beside a frozen server.", MACHINES
+        ),
+        "pull:goes-on-by-itself": Requirement(
+            "A pull goes on after a reconnect, a silence and a consumer that was away, and never in a busy loop.",
+            NATS_PY,
+        ),
+        "settings:all-problems-at-once": Requirement(
+            "Wrong and unknown settings are told all at once, with an exit code of their own.",
+            "docs/settings.md",
+        ),
+        "settings:secrets-are-masked": Requirement("No secret among the settings is ever printed.", "docs/settings.md"),
+        "start:key-is-kept": Requirement(
+            "The first start makes a key that only its owner can read, and later ones show it again.", "README.md"
+        ),
+        "start:leaves-nothing": Requirement("However it ends, a cluster leaves no process behind.", "README.md"),
+        "start:names-what-is-missing": Requirement(
+            "What a machine lacks is named with the command that installs it.", "README.md"
+        ),
+        "start:names-who-has-the-port": Requirement("A port that is taken names its owner.", "README.md"),
+        "start:openai-needs-no-configuration": Requirement(
+            "An OpenAI key in the environment adds that endpoint's models by itself, and is stored nowhere.",
+            "README.md",
+        ),
+        "start:servers-of-ones-own": Requirement(
+            "NATS and MongoDB of one's own take the place of the embedded ones.", "README.md"
+        ),
+        "store:claims-have-one-winner": Requirement(
+            "Of claims of the same value one wins, and who takes over one that ran out keeps its turn.", DYING
+        ),
+        "store:first-write-stays": Requirement("The first record stored under an id stays.", DYING),
+        "store:groups-writes": Requirement(
+            "Writes that arrive together go together, none waits for company, and each caller hears of its own error.",
+            CLASSIC,
+        ),
+        "store:tenant-in-every-call": Requirement(
+            "Every store keeps tenants apart: another's thing is as if it did not exist.", "promise P12"
+        ),
+        "store:unavailable-in-time": Requirement(
+            "Every operation on a store that is killed or frozen fails within 3 s and works again by itself.",
+            "promise P10",
+        ),
+        "store:values-are-values": Requirement("What looks like an operator is stored as text.", "SECURITY.md"),
+        "stream:call-deltas-carry-an-index": Requirement(
+            "A delta of a tool call carries its index, and a delta of reasoning a field of its own.", OPENAI
+        ),
+        "stream:ends-with-done": Requirement("A complete stream ends with `[DONE]`.", OPENAI),
+        "stream:failure-is-a-status-first": Requirement("A failure before the first event is an HTTP status.", OPENAI),
+        "stream:failure-is-never-complete": Requirement(
+            "A stream that fails ends with an error event and its connection, without `[DONE]` or a finish reason.",
+            OPENAI,
+        ),
+        "stream:first-chunk-names-the-role": Requirement(
+            "The first chunk names the role and holds empty content.", OPENAI
+        ),
+        "stream:headers": Requirement(
+            "A stream is `text/event-stream` that no cache and no proxy may keep or change.",
+            "HTML standard, server-sent events",
+        ),
+        "stream:one-finish-reason": Requirement("Exactly one finish reason is sent, on the last choice.", OPENAI),
+        "stream:one-write-for-each-event": Requirement(
+            "Each event is written in one piece, with its execution and position as its id.",
+            "HTML standard, server-sent events",
+        ),
+        "stream:pings": Requirement(
+            "A silent stream is pinged at least every 15 s, and one that speaks is not.",
+            "HTML standard, server-sent events",
+        ),
+        "stream:same-bytes-at-any-gateway": Requirement("The same turn gives the same bytes at any gateway.", PURE),
+        "stream:status-line-waits": Requirement(
+            "The status line waits for the first event or a failure, for at most 10 s.", OPENAI
+        ),
+        "stream:streams-do-not-mix": Requirement("Streams that run at once do not mix.", CLASSIC),
+        "stream:usage-is-a-chunk-of-its-own": Requirement(
+            "Usage comes when it is asked for, in a chunk without choices, and is null in all others.", OPENAI
+        ),
+        "tool:every-call-has-a-result": Requirement(
+            "Every call of a job has a result or a typed error in one event, and no bug's words get out.", CLASSIC
+        ),
+        "topology:lanes-are-stable": Requirement(
+            "A tenant keeps its lane, and the consumers of a queue never overlap.", MACHINES
+        ),
+        "worker:crash-goes-to-redelivery": Requirement(
+            "An unexpected error is tried again here a few times, then left to redelivery.", DYING
+        ),
+        "worker:drain-takes-nothing-new": Requirement(
+            "A worker that drains finishes what it holds and takes nothing new; a second word ends it at once.", DYING
+        ),
+        "worker:heartbeat": Requirement("A slow handler keeps its message from being delivered again.", DYING),
+        "worker:retry-costs-no-delivery": Requirement(
+            "A retry runs the handler again here and costs no delivery.", DYING
+        ),
+        "worker:waits-for-a-dependency": Requirement(
+            "While a dependency is down a worker takes nothing more and keeps what it holds, at no cost in deliveries.",
+            DYING,
+        ),
+    }
+)
