@@ -7,11 +7,12 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 
 from integration.bus.rig import OwnServer, jetstream, until
-from integration.gateway.rig import ASK, KEY, TENANT, Answer, Rig, get, key_record, open_rig, post
+from integration.gateway.rig import ASK, GROUP, KEY, TENANT, Answer, Rig, get, key_record, open_rig, post
 from kitemesh_contracts import subjects
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_contracts.topology import TURN, topology
@@ -21,8 +22,9 @@ from kitemesh_runtime.bus_nats import open_bus
 from kitemesh_runtime.metrics import REGISTRY
 from kitemesh_runtime.topology_nats import apply
 
-UNAUTHORIZED = "The credential is missing, malformed, unknown, revoked or expired"
-NO_MODEL = "The model does not exist, or is not available to this key"
+UNAUTHORIZED = "The credential is missing, malformed, unknown, revoked or expired; send `Authorization: Bearer km_…`"
+NO_MODEL = "The model {} does not exist, or is not available to this key; GET /v1/models lists what is"
+NOWHERE = "There is nothing at this path; the API is under /v1, its reference at /docs"
 OTHER = keyring.make(bytes(range(1, 41)))
 
 
@@ -88,6 +90,26 @@ async def test_a_key_without_the_scope_may_not_chat(rig: Rig) -> None:
     assert (await rig.ask(get("/v1/models", key=OTHER.text))).status == 200
 
 
+async def test_requests_are_counted_by_what_their_path_is_for(rig: Rig) -> None:
+    def counted(label: str, status: int) -> float:
+        labels = {"dialect": label, "status": str(status)}
+        return REGISTRY.get_sample_value("kitemesh_http_requests_total", labels) or 0.0
+
+    requests = {
+        ("completions", 400): post({}),
+        ("completions", 405): get("/v1/chat/completions"),
+        ("models", 200): get("/v1/models"),
+        ("models", 404): get("/v1/models/nothing"),
+        ("reference", 200): get("/docs"),
+        ("none", 404): get("/nothing"),
+        ("none", 400): b"GARBAGE\r\n\r\n",
+    }
+    for (label, status), request in requests.items():
+        before = counted(label, status)
+        assert (await rig.ask(request)).status == status
+        assert counted(label, status) == before + 1
+
+
 async def test_every_refusal_is_counted_by_its_code(rig: Rig) -> None:
     def counted() -> float:
         return REGISTRY.get_sample_value("kitemesh_http_refusals_total", {"code": "credential.invalid"}) or 0.0
@@ -100,18 +122,31 @@ async def test_every_refusal_is_counted_by_its_code(rig: Rig) -> None:
 @pytest.mark.requirement("completions:group-is-a-uuid", "models:only-the-keys-own")
 async def test_a_model_that_is_not_the_keys_is_unknown(rig: Rig) -> None:
     await rig.stores.keys.put(TENANT, key_record(OTHER, models=("scripted",)))
-    answers = [
-        await rig.ask(post({**ASK, "model": "org/name:tag"}, key=OTHER.text)),
-        await rig.ask(post({**ASK, "model": "nothing"}, key=OTHER.text)),
-        await rig.ask(post({**ASK, "model": "group:00000000-0000-4000-8000-000000000000"}, key=OTHER.text)),
-        await rig.ask(post({**ASK, "model": "agent:nobody"}, key=OTHER.text)),
-        await rig.ask(get("/v1/models/org/name:tag", key=OTHER.text)),
-        await rig.ask(get("/v1/models/nothing", key=OTHER.text)),
-    ]
-    for answer in answers:
-        assert_told(answer, Told(404, "not_found_error", "model_not_found", NO_MODEL, "model"))
+    foreign = ["org/name:tag", GROUP, "agent:helper"]
+    missing = ["nothing", "group:00000000-0000-4000-8000-000000000000", "agent:nobody"]
+    for model in foreign + missing:
+        told = Told(404, "not_found_error", "model_not_found", NO_MODEL.format(f"'{model}'"), "model")
+        assert_told(await rig.ask(post({**ASK, "model": model}, key=OTHER.text)), told)
+        assert_told(await rig.ask(get(f"/v1/models/{model}", key=OTHER.text)), told)
     listed = (await rig.ask(get("/v1/models", key=OTHER.text))).json()
     assert [model["id"] for model in listed["data"]] == ["scripted"]
+
+
+@pytest.mark.requirement("models:only-the-keys-own")
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("a\r\nb\x1b[31m\x00", r"'a\r\nb\x1b[31m\x00'"),
+        ("\u202eevil\u2028\ufeff", r"'\u202eevil\u2028\ufeff'"),
+        ("it's", '"it\'s"'),
+        ("modèle-🪁", "'modèle-🪁'"),
+        ("x" * 200, f"'{'x' * 100}…'"),
+    ],
+)
+async def test_an_unknown_models_name_is_told_back_on_one_short_line(rig: Rig, model: str, shown: str) -> None:
+    told = Told(404, "not_found_error", "model_not_found", NO_MODEL.format(shown), "model")
+    assert_told(await rig.ask(post({**ASK, "model": model})), told)
+    assert_told(await rig.ask(get(f"/v1/models/{quote(model)}")), told)
 
 
 @pytest.mark.requirement("models:by-their-raw-id")
@@ -174,10 +209,17 @@ MISTAKES: list[tuple[dict[str, Any], Told]] = [
             "metadata.conversation_id",
         ),
     ),
-    ({"body": {**ASK, "metadata": {"mode": "durable"}}}, bad(UNSUPPORTED, f"metadata.mode: {LATER}", "metadata.mode")),
+    (
+        {"body": {**ASK, "metadata": {"mode": "durable"}}},
+        bad(UNSUPPORTED, f"metadata.mode: 'durable' {LATER}", "metadata.mode"),
+    ),
     (
         {"body": {**ASK, "n": 2, "tools": [{}], "response_format": {"type": "json_object"}}},
-        bad(UNSUPPORTED, f"n: {LATER}; response_format.type: {LATER}; tools: {LATER}", "n"),
+        bad(
+            UNSUPPORTED,
+            f"n: only 1 is supported so far; response_format.type: only 'text' is supported so far; tools: {LATER}",
+            "n",
+        ),
     ),
     ({"body": {**ASK, "model": "agent:lasting"}}, bad(UNSUPPORTED, f"The agent's mode, durable, {LATER}")),
     ({"body": ASK, "Idempotency-Key": "k"}, bad(UNSUPPORTED, f"The header Idempotency-Key {LATER}")),
@@ -355,13 +397,13 @@ async def test_a_client_that_waits_for_permission_to_send_gets_it_after_its_cred
 @pytest.mark.requirement("http:unknown-routes")
 async def test_unknown_paths_and_methods_are_refused_in_our_words(rig: Rig) -> None:
     answer = await rig.ask(get("/nothing"))
-    assert_told(answer, Told(404, "not_found_error", "route.unknown", "There is nothing at this path"))
+    assert_told(answer, Told(404, "not_found_error", "route.unknown", NOWHERE))
     answer = await rig.ask(get("/v1/chat/completions"))
-    assert_told(answer, bad("request.method", "The method must be one of POST", status=405))
+    assert_told(answer, bad("request.method", "This path takes POST, not GET", status=405))
     assert answer.headers["allow"] == "POST"
     for path in ("/v1/models", "/v1/models/scripted"):
         answer = await rig.ask(post({}, path=path))
-        assert_told(answer, bad("request.method", "The method must be one of GET, HEAD", status=405))
+        assert_told(answer, bad("request.method", "This path takes GET or HEAD, not POST", status=405))
         assert answer.headers["allow"] == "GET, HEAD"
 
 
@@ -373,6 +415,8 @@ async def test_the_api_describes_itself_without_a_credential(rig: Rig) -> None:
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
     assert b"/v1/chat/completions" in page.body
+    entrance = await rig.ask(get("/", key=None))
+    assert (entrance.status, entrance.headers["location"]) == (302, "/docs")
 
 
 @pytest.mark.requirement("http:crash-is-a-fixed-sentence")
@@ -388,11 +432,11 @@ async def test_a_crash_is_a_fixed_sentence(rig: Rig, monkeypatch: pytest.MonkeyP
 KEYED = f"Authorization: Bearer {KEY.text}\r\n".encode()
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 CORPUS = [
-    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\n\r\n",
     b"GARBAGE\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+    b"GET /nothing HTTP/9.9\r\nHost: a\r\n\r\n",
     b"GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /v1/models/%ff%fe HTTP/1.1\r\nHost: a\r\n" + KEYED + b"\r\n",
     b"GET /v1/models/%2e%2e%2f HTTP/1.1\r\nHost: a\r\n" + KEYED + b"\r\n",
@@ -401,22 +445,22 @@ CORPUS = [
     b"GET http://a:99999999/ HTTP/1.1\r\nHost: a\r\n\r\n",
     b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
+    b"FOO /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
     b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X%d: a\r\n" % n for n in range(200)) + b"\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nX\x00: a\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nX: \xff\xfe\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nx-request-id: \xff\xfe\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
-    b"GET / HTTP/1.1\nHost: a\n\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X%d: a\r\n" % n for n in range(200)) + b"\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\nX\x00: a\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\nX: \xff\xfe\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\nx-request-id: \xff\xfe\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+    b"GET /nothing HTTP/1.1\nHost: a\n\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
     b"GET /v1/models?a=%zz&b=\xc3\x28 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET v1/models HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\nxxxx",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\nxxxx",
     POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
     POST + b"Content-Length: -5\r\n\r\n",
     POST + b"Content-Length: 99999999999999999999999\r\n\r\n",
@@ -429,6 +473,21 @@ CORPUS = [
     b"A" * 20_000,
 ]
 LEAKS = (b"Traceback", b"/home", b"site-packages", b".py", b"aiohttp", b"pydantic")
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"GET /", b"GET / HTTP/0.9", b"GET / HTTP/2.0", b"GET / HTTP/9.9", b"GARBAGE", b"PRI * HTTP/2.0"],
+)
+async def test_what_is_no_request_of_ours_is_refused_in_the_version_that_we_speak(
+    rig: Rig, request_line: bytes
+) -> None:
+    client = rig.client()
+    await client.send(request_line + b"\r\nHost: a\r\n\r\n")
+    async with asyncio.timeout(10):
+        told = await client.reader.read()
+    assert told.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"This is not an HTTP request that this server can read" in told
 
 
 @pytest.mark.requirement("promise:P13")

@@ -116,7 +116,9 @@ async def test_every_credential_that_is_no_good_is_refused_alike(authorization: 
     with pytest.raises(KitemeshError) as refused:
         await door.knock(*authorization)
     assert refused.value.code is ErrorCode.CREDENTIAL_INVALID
-    assert refused.value.message == "The credential is missing, malformed, unknown, revoked or expired"
+    assert refused.value.message == (
+        "The credential is missing, malformed, unknown, revoked or expired; send `Authorization: Bearer km_…`"
+    )
 
 
 async def test_what_the_checksum_refuses_costs_no_lookup() -> None:

@@ -279,7 +279,7 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         "stream_options",
         "stream_options: is only allowed with stream",
     ),
-    ({**OK, "n": 2}, ErrorCode.REQUEST_UNSUPPORTED, "n", "n: is not supported yet"),
+    ({**OK, "n": 2}, ErrorCode.REQUEST_UNSUPPORTED, "n", "n: only 1 is supported so far"),
     ({**OK, "tools": [{}]}, ErrorCode.REQUEST_UNSUPPORTED, "tools", "tools: is not supported yet"),
     ({**OK, "tool_choice": "auto"}, ErrorCode.REQUEST_UNSUPPORTED, "tool_choice", "tool_choice: is not supported yet"),
     (
@@ -292,25 +292,25 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         {**OK, "logprobs": True, "top_logprobs": 2},
         ErrorCode.REQUEST_UNSUPPORTED,
         "logprobs",
-        "logprobs: is not supported yet; top_logprobs: is not supported yet",
+        "logprobs: only false is supported so far; top_logprobs: is not supported yet",
     ),
     (
         {**OK, "response_format": {"type": "json_object"}},
         ErrorCode.REQUEST_UNSUPPORTED,
         "response_format.type",
-        "response_format.type: is not supported yet",
+        "response_format.type: only 'text' is supported so far",
     ),
     (
         {**OK, "metadata": {"mode": "durable"}},
         ErrorCode.REQUEST_UNSUPPORTED,
         "metadata.mode",
-        "metadata.mode: is not supported yet",
+        "metadata.mode: 'durable' is not supported yet",
     ),
     (
         {**OK, "messages": [USER, {"role": "tool", "content": "1", "tool_call_id": "c"}]},
         ErrorCode.REQUEST_UNSUPPORTED,
         "messages.1.role",
-        "messages.1.role: is not supported yet",
+        "messages.1.role: 'tool' is not supported yet",
     ),
     (
         {**OK, "messages": [USER, {"role": "assistant", "content": "", "tool_calls": [{}]}]},
@@ -322,13 +322,13 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         {**OK, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]},
         ErrorCode.REQUEST_UNSUPPORTED,
         "messages.0.content.0.type",
-        "messages.0.content.0.type: is not supported yet",
+        "messages.0.content.0.type: only 'text' is supported so far",
     ),
     (
         {**OK, "n": 2, "temperature": 3},
         ErrorCode.REQUEST_INVALID,
         "temperature",
-        "temperature: must be at most 2; n: is not supported yet",
+        "temperature: must be at most 2; n: only 1 is supported so far",
     ),
 ]
 

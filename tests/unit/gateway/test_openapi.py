@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kitemesh_contracts.errors import MEANINGS
+from kitemesh_contracts.errors import MEANINGS, ErrorCode
+from kitemesh_gateway.advice import ADVICE
 from kitemesh_gateway.dialects.completions_models import ChatRequest
 from kitemesh_gateway.docs_page import SECURITY_POLICY, render
 from kitemesh_gateway.openapi import document
@@ -115,3 +116,28 @@ def test_text_of_the_document_cannot_become_markup() -> None:
     hostile = json.loads(json.dumps(DOCUMENT))
     hostile["info"]["title"] = "<script>alert(1)</script>"
     assert "<script>" not in render(hostile)
+
+
+def test_whoever_has_only_the_page_can_begin(page: Page) -> None:
+    assert "http://localhost:8002/v1" in page.text
+    assert 'curl http://localhost:8002/v1/chat/completions \\\n  -H "Authorization: Bearer $KEY"' in page.text
+    for header in ("x-request-id", "x-execution-id", "x-conversation-id", "Server-Timing", "Retry-After"):
+        assert header in page.text
+
+
+def test_every_operation_has_a_name_of_its_own_and_is_in_the_index(page: Page) -> None:
+    names = [operation["operationId"] for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    assert len(set(names)) == len(names)
+    assert {f"#{name}" for name in names} <= set(page.links)
+
+
+def test_every_code_that_a_client_may_be_told_comes_with_advice_and_its_name_in_the_logs(page: Page) -> None:
+    assert set(ErrorCode) - set(ADVICE) == {ErrorCode.STALE, ErrorCode.DUPLICATE}
+    assert "model_not_found404model.unknown" + ADVICE[ErrorCode.MODEL_UNKNOWN].replace("`", "") in page.text
+    assert "request.invalid400" + ADVICE[ErrorCode.REQUEST_INVALID].replace("`", "") in page.text
+
+
+def test_no_value_is_shown_that_is_never_sent() -> None:
+    assert "<code></code>" not in render(DOCUMENT)
+    schemas = DOCUMENT["components"]["schemas"]
+    assert schemas["DeltaOut"]["properties"]["role"] == {"enum": ["assistant"]}

@@ -13,9 +13,9 @@ async def handle(exchange: Exchange) -> None:
 
 ROUTER = Router(
     [
-        Endpoint("POST", "/v1/chat", DIALECT, handle),  # type: ignore[arg-type]
-        Endpoint("GET", "/v1/models", DIALECT, handle),  # type: ignore[arg-type]
-        Endpoint("GET", "/v1/models/{id}", DIALECT, handle),  # type: ignore[arg-type]
+        Endpoint("POST", "/v1/chat", DIALECT, handle, "chat"),  # type: ignore[arg-type]
+        Endpoint("GET", "/v1/models", DIALECT, handle, "models"),  # type: ignore[arg-type]
+        Endpoint("GET", "/v1/models/{id}", DIALECT, handle, "models"),  # type: ignore[arg-type]
     ],
     fallback=FALLBACK,
 )
@@ -34,18 +34,18 @@ ROUTER = Router(
 def test_a_path_leads_to_its_endpoint(method: str, path: str, route: str, tail: str) -> None:
     found = ROUTER.find(method, path)
     assert found.endpoint is not None
-    assert (found.endpoint.path, found.tail) == (route, tail)
+    assert (found.endpoint.path, found.tail, found.label) == (route, tail, found.endpoint.label)
 
 
 @pytest.mark.parametrize("path", ["/", "", "/v1", "/v1/chat/", "/v1/models/", "//v1/chat", "*"])
 def test_an_unknown_path_leads_nowhere_and_is_refused_in_the_fallbacks_words(path: str) -> None:
     found = ROUTER.find("GET", path)
-    assert (found.endpoint, found.allowed) == (None, ())
+    assert (found.endpoint, found.allowed, found.label) == (None, (), "none")
     assert found.dialect is FALLBACK
 
 
 def test_a_known_path_names_its_methods_to_the_wrong_one() -> None:
     found = ROUTER.find("DELETE", "/v1/models")
     assert found.endpoint is None
-    assert found.allowed == ("GET", "HEAD")
+    assert (found.allowed, found.label) == (("GET", "HEAD"), "models")
     assert found.dialect is DIALECT

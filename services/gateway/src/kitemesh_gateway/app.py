@@ -101,11 +101,12 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     completions = Completions()
     router = Router(
         (
-            Endpoint("POST", "/v1/chat/completions", completions, chat.handle),
-            Endpoint("GET", "/v1/models", completions, models.all),
-            Endpoint("GET", "/v1/models/{id}", completions, models.one),
-            Endpoint("GET", "/openapi.json", completions, reference.document),
-            Endpoint("GET", "/docs", completions, reference.page),
+            Endpoint("POST", "/v1/chat/completions", completions, chat.handle, completions.name),
+            Endpoint("GET", "/v1/models", completions, models.all, "models"),
+            Endpoint("GET", "/v1/models/{id}", completions, models.one, "models"),
+            Endpoint("GET", "/", completions, reference.entrance, "reference"),
+            Endpoint("GET", "/openapi.json", completions, reference.document, "reference"),
+            Endpoint("GET", "/docs", completions, reference.page, "reference"),
         ),
         fallback=completions,
     )

@@ -203,7 +203,7 @@ def _key_text(authorization: Sequence[str]) -> str:
 
 
 def _refused() -> KitemeshError:
-    message = "The credential is missing, malformed, unknown, revoked or expired"
+    message = "The credential is missing, malformed, unknown, revoked or expired; send `Authorization: Bearer km_…`"
     return KitemeshError(ErrorCode.CREDENTIAL_INVALID, message)
 
 

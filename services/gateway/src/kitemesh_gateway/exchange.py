@@ -95,6 +95,7 @@ class Endpoint(NamedTuple):
 
     Attributes:
         path: Exact, or with a last segment `{…}` that takes the whole rest, slashes included.
+        label: What logs and metrics count it under: a dialect that runs turns, or what else it is for.
 
     """
 
@@ -102,6 +103,7 @@ class Endpoint(NamedTuple):
     path: str
     dialect: Dialect
     handle: Handler
+    label: str
 
 
 def _request_id(request: web.BaseRequest, clock: Clock) -> str:

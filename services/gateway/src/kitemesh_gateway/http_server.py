@@ -2,11 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import ERROR
 
 from kitemesh_gateway.middleware import Funnel
 
@@ -20,6 +23,7 @@ SHUTDOWN_S: Final = 0.5
 """aiohttp takes it twice."""
 BACKLOG: Final = 1024
 KERNEL_UNSENT_BYTES: Final = 64 * 1024
+_SPOKEN: Final = (HttpVersion11, HttpVersion10)
 _NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
@@ -49,17 +53,42 @@ class _Connection(web.RequestHandler):
         return super().handle_error(request, status, exc, message)
 
 
+class _Unreadable(web.BaseRequest):
+    """What came instead of a request in a version of HTTP that we speak."""
+
+
 class _Server(web.Server):
-    """Makes our connections."""
+    """Makes our connections and their requests."""
 
     def __init__(self, funnel: Funnel, **options: Any) -> None:
-        super().__init__(funnel.answer, **options)
+        super().__init__(self._answer, request_factory=self._request, **options)
         self._funnel = funnel
 
     def __call__(self) -> web.RequestHandler:
         connection = _Connection(self, loop=self._loop, **self._kwargs)
         connection.funnel = self._funnel
         return connection
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        if message is not ERROR and message.version in _SPOKEN:
+            return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
+        # An answer goes out in its request's version, and this one has none that we speak.
+        message = message._replace(version=HttpVersion11)
+        return _Unreadable(message, payload, protocol, writer, task, self._loop)
+
+    def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        # Hands the coroutine on: one of its own would cost every request.
+        return self._refuse(request) if isinstance(request, _Unreadable) else self._funnel.answer(request)
+
+    async def _refuse(self, request: web.BaseRequest) -> web.StreamResponse:
+        return self._funnel.refuse_unreadable(request)
 
 
 @asynccontextmanager

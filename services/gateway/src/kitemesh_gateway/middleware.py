@@ -34,6 +34,8 @@ DEFAULT_RETRY_S: Final = 1.0
 _LARGE_BYTES: Final = 64 * 1024
 _INTERNAL: Final = "Internal error; the request id names it in the server's log"
 _UNAUTHORIZED: Final = 401
+_NOWHERE: Final = "There is nothing at this path; the API is under /v1, its reference at /docs"
+_SHOWN_METHOD_CHARS: Final = 16
 
 _REFUSED: Final = {code: HTTP_REFUSALS.labels(code).inc for code in ErrorCode}
 
@@ -85,7 +87,7 @@ class Funnel:
             self._open -= 1
             if not self._open:
                 self._idle.set()
-            self._note(exchange, status)
+            self._note(exchange, found.label, status)
 
     def refuse_unreadable(self, request: web.BaseRequest) -> web.Response:
         """Answer what is no HTTP request."""
@@ -94,12 +96,12 @@ class Funnel:
         error = BadRequest(ErrorCode.REQUEST_MALFORMED, "This is not an HTTP request that this server can read")
         response = self._refuse(exchange, error)
         response.force_close()
-        self._note(exchange, response.status)
+        self._note(exchange, found.label, response.status)
         return response
 
     async def _answer(self, exchange: Exchange, found: Found) -> web.StreamResponse:
         try:
-            return await self._endpoint(found).handle(exchange)
+            return await self._endpoint(found, exchange.request.method).handle(exchange)
         except (asyncio.CancelledError, ConnectionError):
             exchange.code = "client.gone"
             raise
@@ -114,15 +116,16 @@ class Funnel:
                 raise ConnectionResetError("the stream crashed") from exc
             return self._refuse(exchange, KitemeshError(ErrorCode.INTERNAL, _INTERNAL))
 
-    def _endpoint(self, found: Found) -> Endpoint:
+    def _endpoint(self, found: Found, method: str) -> Endpoint:
         if self._is_draining():
             message = "This server is stopping; try again"
             raise Unavailable(ErrorCode.DRAINING, message, retry_after_s=DEFAULT_RETRY_S)
         if found.endpoint is not None:
             return found.endpoint
         if found.allowed:
-            raise BadRequest(ErrorCode.REQUEST_METHOD, f"The method must be one of {', '.join(found.allowed)}")
-        raise NotFound(ErrorCode.ROUTE_UNKNOWN, "There is nothing at this path")
+            message = f"This path takes {' or '.join(found.allowed)}, not {method[:_SHOWN_METHOD_CHARS]}"
+            raise BadRequest(ErrorCode.REQUEST_METHOD, message)
+        raise NotFound(ErrorCode.ROUTE_UNKNOWN, _NOWHERE)
 
     def _refuse(self, exchange: Exchange, error: KitemeshError, allowed: tuple[str, ...] = ()) -> web.Response:
         status = error.status
@@ -154,25 +157,24 @@ class Funnel:
         if isinstance(body, bytes) and len(body) > _LARGE_BYTES and request.transport is not None:
             self._stragglers.add(Outflow(request.transport, len(body)))
 
-    def _meter(self, dialect: str, status: int) -> _Meter:
+    def _meter(self, label: str, status: int) -> _Meter:
         # Looking the labels up each time would cost more than counting.
-        meter = self._meters.get((dialect, status))
+        meter = self._meters.get((label, status))
         if meter is None:
-            meter = (HTTP_REQUESTS.labels(dialect, str(status)).inc, HTTP_DURATION.labels(dialect).observe)
-            self._meters[dialect, status] = meter
+            meter = (HTTP_REQUESTS.labels(label, str(status)).inc, HTTP_DURATION.labels(label).observe)
+            self._meters[label, status] = meter
         return meter
 
-    def _note(self, exchange: Exchange, status: int) -> None:
+    def _note(self, exchange: Exchange, label: str, status: int) -> None:
         elapsed_ms = exchange.elapsed_ms()
-        dialect = exchange.dialect.name
-        count, observe = self._meter(dialect, status)
+        count, observe = self._meter(label, status)
         count()
         observe(elapsed_ms / 1000)
         principal = exchange.principal
         log.info(
             "request.answered",
             request=exchange.request_id,
-            dialect=dialect,
+            dialect=label,
             route=exchange.route,
             status=status,
             ms=round(elapsed_ms, 1),

@@ -34,7 +34,7 @@ class Models:
         for model in await self._offered(exchange):
             if model.id == exchange.tail:
                 return exchange.respond(encode(model), JSON)
-        raise model_unknown()
+        raise model_unknown(exchange.tail)
 
     async def _offered(self, exchange: Exchange) -> tuple[ModelOut, ...]:
         authorization = exchange.request.headers.getall("Authorization", ())

@@ -14,25 +14,31 @@ from kitemesh_contracts.headers import (
     REQUEST_ID,
     RETRY_AFTER,
     SERVER_TIMING,
+    SHOULD_RETRY,
 )
+from kitemesh_gateway.advice import ADVICE
 from kitemesh_gateway.dialects.base import JSON, RETRIED
 from kitemesh_gateway.dialects.completions_answers import Chunk, Completion, ModelList, ModelOut
 from kitemesh_gateway.dialects.completions_errors import CODES, ErrorEnvelope
 from kitemesh_gateway.dialects.completions_models import ChatRequest
+from kitemesh_gateway.introduction import INTRODUCTION
 
 Schema = dict[str, Any]
 
 _ATTRIBUTE: Final = re.compile(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", re.MULTILINE)
 _REF: Final = "#/components/schemas/{name}"
-_HEADERS: Final[Mapping[str, str]] = {
+_NAMED: Final[Mapping[str, str]] = {
     REQUEST_ID: "The client's, if it is 1 to 255 of A-Z, a-z, 0-9, _, = and -; else generated.",
-    EXECUTION_ID: "The turn.",
+}
+_HEADERS: Final[Mapping[str, str]] = {
+    **_NAMED,
+    EXECUTION_ID: "The turn; also on the answer that tells its failure.",
     CONVERSATION_ID: "The conversation, when one is kept.",
     SERVER_TIMING: "Where the time went, in milliseconds.",
 }
 _AUTH_CODES: Final = (ErrorCode.CREDENTIAL_INVALID, ErrorCode.STORE_DOWN, ErrorCode.DRAINING)
 _NEVER_IN_CHAT: Final = frozenset({ErrorCode.ROUTE_UNKNOWN, ErrorCode.REQUEST_METHOD})
-_CHAT_CODES: Final = tuple(code for code in ErrorCode if code not in _NEVER_IN_CHAT)
+_CHAT_CODES: Final = tuple(code for code in ADVICE if code not in _NEVER_IN_CHAT)
 
 
 def document(version: str) -> Schema:
@@ -43,15 +49,16 @@ def document(version: str) -> Schema:
         "info": {
             "title": "kitemesh",
             "version": version,
-            "description": "Chat turns over an OpenAI-compatible API, run by a cluster and kept as conversations.",
+            "description": INTRODUCTION,
         },
+        "servers": [{"url": "/"}],
         "security": [{"key": []}, {}],
         "paths": {
             "/v1/chat/completions": {"post": _chat()},
-            "/v1/models": {"get": _lookup("List the models", "ModelList", _AUTH_CODES)},
+            "/v1/models": {"get": _lookup("listModels", "List the models", "ModelList", _AUTH_CODES)},
             "/v1/models/{id}": {
                 "get": {
-                    **_lookup("Describe a model", "ModelOut", (*_AUTH_CODES, ErrorCode.MODEL_UNKNOWN)),
+                    **_lookup("getModel", "Describe a model", "ModelOut", (*_AUTH_CODES, ErrorCode.MODEL_UNKNOWN)),
                     "parameters": [
                         {
                             "name": "id",
@@ -63,9 +70,16 @@ def document(version: str) -> Schema:
                     ],
                 },
             },
-            "/openapi.json": {"get": _open("This document", JSON)},
-            "/docs": {"get": _open("This document, to be read", "text/html")},
         },
+        "x-error-codes": [
+            {
+                "code": CODES.get(code, code.value),
+                "logged_as": code.value,
+                "status": MEANINGS[code].status,
+                "advice": advice,
+            }
+            for code, advice in ADVICE.items()
+        ],
         "components": {
             "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "km_…"}},
@@ -81,6 +95,7 @@ def _schemas() -> Schema:
     _, answers = msgspec.json.schema_components(structs, ref_template=_REF)
     for schema in answers.values():
         _spread(schema)
+        _drop_blank(schema)
     return dict(sorted({**schemas, **answers}.items()))
 
 
@@ -90,6 +105,13 @@ def _spread(schema: Schema) -> None:
     schema["description"] = summary.strip()
     for name, text in _ATTRIBUTE.findall(attributes):
         schema["properties"][name]["description"] = " ".join(text.split())
+
+
+def _drop_blank(schema: Schema) -> None:
+    """Take out the empty value that stands for an absent field: it is never sent."""
+    for field in schema.get("properties", {}).values():
+        if field.get("default") == "" and "enum" in field:
+            field["enum"].remove(field.pop("default"))
 
 
 def _chat() -> Schema:
@@ -116,18 +138,15 @@ def _chat() -> Schema:
     }
 
 
-def _lookup(summary: str, schema: str, codes: tuple[ErrorCode, ...]) -> Schema:
+def _lookup(name: str, summary: str, schema: str, codes: tuple[ErrorCode, ...]) -> Schema:
     return {
         "summary": summary,
+        "operationId": name,
         "responses": {
-            "200": {"description": "Found", "content": _content(JSON, schema)},
+            "200": {"description": "The answer", "headers": _headers(_NAMED), "content": _content(JSON, schema)},
             **_refusals(codes),
         },
     }
-
-
-def _open(summary: str, media: str) -> Schema:
-    return {"summary": summary, "security": [], "responses": {"200": {"description": "Found", "content": {media: {}}}}}
 
 
 def _refusals(codes: tuple[ErrorCode, ...]) -> Schema:
@@ -138,9 +157,12 @@ def _refusals(codes: tuple[ErrorCode, ...]) -> Schema:
             "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in told)}",
             "content": _content(JSON, "ErrorEnvelope"),
         }
+        headers = dict(_NAMED)
         if status in RETRIED:
-            refusal["headers"] = _headers({RETRY_AFTER: "Seconds after which a retry may succeed."})
-        refusals[str(status)] = refusal
+            headers[RETRY_AFTER] = "Seconds after which a retry may succeed."
+        if any(MEANINGS[code].outcome == "cancelled" for code in codes if MEANINGS[code].status == status):
+            headers[SHOULD_RETRY] = "`false` where a retry would bring back what somebody stopped."
+        refusals[str(status)] = {**refusal, "headers": _headers(headers)}
     return refusals
 
 

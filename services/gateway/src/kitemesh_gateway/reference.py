@@ -19,6 +19,10 @@ class Reference:
         self._document: Final = encode(described)
         self._page: Final = render(described).encode()
 
+    async def entrance(self, exchange: Exchange) -> web.Response:
+        """Lead whoever opens the address itself to the page."""
+        return exchange.respond(b"", "text/plain", status=302, headers={"Location": "/docs"})
+
     async def document(self, exchange: Exchange) -> web.Response:
         """Return the OpenAPI document."""
         return exchange.respond(self._document, JSON)

@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 from kitemesh_gateway.dialects.base import Dialect
 from kitemesh_gateway.exchange import Endpoint
 
+NOWHERE: Final = "none"
+
 
 class Found(NamedTuple):
     """What a path leads to.
@@ -15,6 +17,7 @@ class Found(NamedTuple):
         dialect: Says how a refusal looks.
         allowed: The methods that the path has; empty when it is unknown.
         tail: The variable part.
+        label: The path's, as its endpoints have it; `NOWHERE` when it is unknown.
 
     """
 
@@ -22,6 +25,7 @@ class Found(NamedTuple):
     dialect: Dialect
     allowed: tuple[str, ...] = ()
     tail: str = ""
+    label: str = NOWHERE
 
 
 class Router:
@@ -58,5 +62,5 @@ class Router:
     @staticmethod
     def _by_method(methods: dict[str, Endpoint], method: str, tail: str) -> Found:
         endpoint = methods.get(method)
-        dialect = next(iter(methods.values())).dialect
-        return Found(endpoint, endpoint.dialect if endpoint else dialect, tuple(sorted(methods)), tail)
+        named = endpoint or next(iter(methods.values()))
+        return Found(endpoint, named.dialect, tuple(sorted(methods)), tail, named.label)

@@ -38,13 +38,21 @@ PACK_S: Final = 2.0
 RENEW_EVERY_S: Final = 10.0
 RETRY_S: Final = 1.0
 CLIENT_GONE: Final = "the client is gone"
+SHOWN_MODEL_CHARS: Final = 100
 
 log: Final = structlog.get_logger()
 
 
-def model_unknown() -> NotFound:
-    """Return the one refusal of a model that does not exist and of one that is not the caller's."""
-    return NotFound(ErrorCode.MODEL_UNKNOWN, "The model does not exist, or is not available to this key")
+def model_unknown(model: str) -> NotFound:
+    """Return the one refusal of a model that does not exist and of one that is not the caller's.
+
+    Args:
+        model: As the client wrote it; told back on one line, escaped and shortened.
+
+    """
+    shown = model if len(model) <= SHOWN_MODEL_CHARS else model[:SHOWN_MODEL_CHARS] + "…"
+    message = f"The model {shown!r} does not exist, or is not available to this key; GET /v1/models lists what is"
+    return NotFound(ErrorCode.MODEL_UNKNOWN, message)
 
 
 class Whole:
@@ -128,9 +136,9 @@ class Turns:
         try:
             route = catalog.resolve(request.model)
         except NotFound:
-            raise model_unknown() from None
+            raise model_unknown(request.model) from None
         if not principal.allows(request.model):
-            raise model_unknown()
+            raise model_unknown(request.model)
         if route.agent is not None and catalog.agents[route.agent].mode == "durable":
             raise BadRequest(ErrorCode.REQUEST_UNSUPPORTED, "The agent's mode, durable, is not supported yet")
         return route

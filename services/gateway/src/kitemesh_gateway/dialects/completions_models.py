@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from kitemesh_contracts.ids import is_id
-from kitemesh_gateway.dialects.mistakes import Unsupported, not_yet, wrong
+from kitemesh_gateway.dialects.mistakes import Unsupported, not_yet, only, wrong
 
 MAX_USED_MESSAGES: Final = 256
 _TOKENS_MAX: Final = 2**31 - 1
@@ -22,8 +22,12 @@ class _Body(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
-def _later(_: str) -> str:
-    raise not_yet()
+def _later(what: str) -> str:
+    raise not_yet(f"'{what}' is not supported yet")
+
+
+def _only_text(_: str) -> str:
+    raise only("'text'")
 
 
 class TextPartIn(_Body):
@@ -36,7 +40,7 @@ class TextPartIn(_Body):
 class MediaPartIn(_Body):
     """A piece that is no text."""
 
-    type: Annotated[Literal["image_url", "file", "input_audio"], AfterValidator(_later)]
+    type: Annotated[Literal["image_url", "file", "input_audio"], AfterValidator(_only_text)]
 
 
 class UnknownPartIn(_Body):
@@ -141,7 +145,7 @@ def _check_id(text: str) -> str:
 
 def _check_mode(mode: str) -> str:
     if mode == "durable":
-        raise not_yet()
+        raise not_yet("'durable' is not supported yet")
     return mode
 
 
@@ -153,19 +157,19 @@ def _check_token_id(text: str) -> str:
 
 def _check_alone(n: int) -> int:
     if n > 1:
-        raise not_yet()
+        raise only("1")
     return n
 
 
 def _check_off(wanted: bool) -> bool:
     if wanted:
-        raise not_yet()
+        raise only("false")
     return wanted
 
 
 def _check_format(kind: str) -> str:
     if kind != "text":
-        raise not_yet()
+        raise only("'text'")
     return kind
 
 
@@ -225,7 +229,7 @@ StopIn = Annotated[
 
 
 class ChatRequest(_Body):
-    """A chat completion request."""
+    """A chat completion request. Fields that are not listed are ignored."""
 
     model: Annotated[
         str,

@@ -33,9 +33,14 @@ _SENTENCES: Final[Mapping[str, str]] = {
 }
 
 
-def not_yet() -> PydanticCustomError:
+def not_yet(what: str = "is not supported yet") -> PydanticCustomError:
     """Return the error for what only a later version does."""
-    return PydanticCustomError(UNSUPPORTED, "is not supported yet")
+    return PydanticCustomError(UNSUPPORTED, "{what}", {"what": what})
+
+
+def only(what: str) -> PydanticCustomError:
+    """Return the error for every value but one, where only a later version takes the others."""
+    return not_yet(f"only {what} is supported so far")
 
 
 def wrong(what: str) -> PydanticCustomError:

@@ -1,0 +1,45 @@
+"""What a client does about each error that it may be told. Pure."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from kitemesh_contracts.errors import ErrorCode
+
+_RETRY: Final = "Send it again after `Retry-After`."
+
+ADVICE: Final[Mapping[ErrorCode, str]] = {
+    ErrorCode.REQUEST_INVALID: "Mend the fields that the message names; `param` is the first of them.",
+    ErrorCode.REQUEST_MALFORMED: "Send valid HTTP and valid JSON; the message says what could not be read.",
+    ErrorCode.REQUEST_UNSUPPORTED: "Leave out what the message names; this version does not do it.",
+    ErrorCode.REQUEST_TIMEOUT: "Send the whole body at once.",
+    ErrorCode.REQUEST_TOO_LARGE: "Send less; a stored conversation needs only its new messages.",
+    ErrorCode.REQUEST_MEDIA_TYPE: "Send `Content-Type: application/json`, not compressed.",
+    ErrorCode.REQUEST_METHOD: "Use a method that `Allow` names.",
+    ErrorCode.CREDENTIAL_INVALID: "Send `Authorization: Bearer km_…` with a key that is neither revoked nor expired.",
+    ErrorCode.PERMISSION_DENIED: "Use a key that has the scope which the message names.",
+    ErrorCode.MODEL_UNKNOWN: "Name an id from `GET /v1/models`.",
+    ErrorCode.ROUTE_UNKNOWN: "Mind the path: it is one of those on this page.",
+    ErrorCode.CONVERSATION_UNKNOWN: "Leave out `metadata.conversation_id` to begin a new conversation.",
+    ErrorCode.CONVERSATION_BUSY: "Wait until the conversation's running turn has ended, then send it again.",
+    ErrorCode.CONVERSATION_FULL: (
+        "Too many messages wait for this one conversation (`param` names it): send them one after the other."
+    ),
+    ErrorCode.QUEUE_FULL: _RETRY + " The whole cluster has too much to do.",
+    ErrorCode.BUS_DOWN: _RETRY,
+    ErrorCode.STORE_DOWN: _RETRY,
+    ErrorCode.DRAINING: _RETRY + " Another server takes it meanwhile.",
+    ErrorCode.UPSTREAM_FAILED: "Try again later, or another model: the model's provider failed.",
+    ErrorCode.UPSTREAM_REFUSED: "Tell the operator: the model's provider does not take what it was sent.",
+    ErrorCode.UPSTREAM_LIMITED: _RETRY + " The model's provider is over its limit.",
+    ErrorCode.UPSTREAM_TIMEOUT: "Try again later, or another model: the model's provider did not answer in time.",
+    ErrorCode.UPSTREAM_CUT: "Try again: the model's provider broke off.",
+    ErrorCode.TOOL_FAILED: "Try again: a tool of the agent failed.",
+    ErrorCode.TOOL_UNKNOWN: "Try again: the model called a tool that it was not given.",
+    ErrorCode.TURN_CANCELLED: "Nothing: somebody stopped the turn.",
+    ErrorCode.TURN_TIMEOUT: "Ask for less, or a faster model: the turn took longer than it may.",
+    ErrorCode.TURN_LOST: "Try again: the turn's answer cannot be completed.",
+    ErrorCode.TURN_EXHAUSTED: "Try again later: what ran the turn failed repeatedly.",
+    ErrorCode.CONTRACT_VIOLATED: "Tell the operator the `request_id`.",
+    ErrorCode.INTERNAL: "Tell the operator the `request_id`.",
+}
+"""A code that is missing stays inside the cluster."""

@@ -1,0 +1,31 @@
+"""What somebody who has only the address must know: the words at the top of `/openapi.json` and `/docs`.
+
+Paragraphs, parted by blank lines; one that begins with four spaces is to be copied as it is.
+"""
+
+from typing import Final
+
+INTRODUCTION: Final = r"""
+Chat turns over an OpenAI-compatible API, run by a cluster and kept as conversations.
+
+**Base URL**: this server's address and `/v1`, such as `http://localhost:8002/v1`; that is also what an OpenAI client
+takes as its base URL.
+
+**Credential**: `Authorization: Bearer km_…`, the only place where one is read. `kitemesh keys create --tenant T` makes
+a key. An installation may answer requests without a credential on behalf of one tenant, as the one-machine start-up
+does; a credential that is not valid is refused everywhere.
+
+    curl http://localhost:8002/v1/chat/completions \
+      -H "Authorization: Bearer $KEY" \
+      -H "Content-Type: application/json" \
+      -d '{"model": "MODEL", "messages": [{"role": "user", "content": "Hello"}]}'
+
+`MODEL` is an id from `GET /v1/models`. The answer names its conversation in `kitemesh.conversation_id`; sent back as
+`metadata.conversation_id` it continues there.
+
+**Fields** that are not listed here are ignored, misspelt ones too. One that is listed is honoured or refused, never
+dropped, and everything that is wrong with a request is told at once.
+
+**Not yet**, and refused with `request.unsupported`: tools and their results, images, files and audio, more than one
+choice, `logprobs`, a `response_format` other than text, durable turns, `Idempotency-Key` and `Last-Event-ID`.
+""".strip()
