@@ -10,11 +10,12 @@ READY = Ready(
     key="km_key",
     key_note="made",
     data=Path("/data"),
-    tenant="dev",
+    access="127.0.0.1; requests without a key are served as tenant dev",
     model=GROUP,
     models=["scripted", "b", "c", "d", "e", "f", "g"],
     nats="nats://127.0.0.1:1",
     mongo="mongodb://127.0.0.1:2/",
+    catalog=Path("/data/catalog.yaml"),
     health_ports=[("gateway", 3), ("model-runner", 4)],
     started_in_s=1.5,
 )
@@ -27,12 +28,18 @@ def test_the_lines_to_paste_hold_the_key_and_valid_json() -> None:
     assert all(body["model"] == GROUP for body in bodies)
     assert text.count("Authorization: Bearer km_key") == 2
     assert text.count("http://127.0.0.1:8002/v1/chat/completions") == 2
-    assert "kitemesh conversation --tenant dev --data /data ID" in text
+    assert "kitemesh conversation --data /data ID" in text
 
 
 def test_the_banner_says_where_everything_is() -> None:
     text = render(READY)
-    for place in ("http://127.0.0.1:3/healthz", "http://127.0.0.1:4/healthz", "nats://127.0.0.1:1", "/data/logs/"):
+    for place in (
+        "http://127.0.0.1:3/healthz",
+        "http://127.0.0.1:4/healthz",
+        "nats://127.0.0.1:1",
+        "/data/logs/",
+        "/data/catalog.yaml",
+    ):
         assert place in text
     assert "scripted, b, c, d, e and 2 more" in text
 

@@ -53,11 +53,17 @@ def test_help_lists_every_verb_and_exit_code(
         assert word in text
 
 
-@pytest.mark.parametrize("words", [(), ("nonsense",), ("keys", "create"), ("keys", "revoke", "--tenant", "a b", "x")])
+@pytest.mark.parametrize("words", [(), ("nonsense",), ("keys",), ("keys", "revoke", "--tenant", "a b", "x")])
 def test_wrong_usage_is_exit_2(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, *words)
     assert caught.value.code == 2
+
+
+def test_the_command_alone_prints_its_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch)
+    assert "exit codes" in capsys.readouterr().err
 
 
 def test_a_valid_catalog_is_summed_up_and_a_wrong_one_told_in_full(
@@ -70,4 +76,6 @@ def test_a_valid_catalog_is_summed_up_and_a_wrong_one_told_in_full(
     file.write_text("providers: {s: {kind: nonsense}}\nmodels: {m: {}}\nextra: 1\n")
     assert run(monkeypatch, "catalog", "check", str(file)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["providers.s", "models.m.provider", "extra"]
+    assert [line.partition(":")[0] for line in lines] == ["providers.s.kind", "models.m.provider", "extra"]
+    assert run(monkeypatch, "catalog", "check", str(file.parent / "absent.yaml")) == 1
+    assert capsys.readouterr().err.endswith("absent.yaml does not exist\n")

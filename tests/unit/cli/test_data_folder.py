@@ -2,6 +2,8 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
+
 from kitemesh_cli.data_folder import (
     LOGS_KEPT,
     DataFolder,
@@ -10,6 +12,7 @@ from kitemesh_cli.data_folder import (
     write_environment,
     write_private,
 )
+from kitemesh_cli.failures import Failed
 
 
 def mode(path: Path) -> int:
@@ -27,6 +30,15 @@ def test_a_private_file_is_its_owners_only_whatever_the_umask(tmp_path: Path) ->
     assert mode(tmp_path / "data") == 0o700
     assert read_text(tmp_path / "key") == "secret"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["key"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(
+            Failed, match=r"the data folder .* is, or lies below, a file; choose another: make up DATA="
+        ):
+            DataFolder(root).create()
 
 
 def test_a_private_file_replaces_one_that_others_could_read(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def keys() -> MemoryKeys:
 
 
 async def ensure(keys: MemoryKeys, path: Path, **changes: Any) -> DevKey:
-    wanted: dict[str, Any] = {"tenant": "dev", "default_agent": "assistant", **changes}
+    wanted: dict[str, Any] = {"tenant": "dev", **changes}
     return await ensure_key(keys, path, wanted.pop("pepper", PEPPER), **wanted)
 
 
@@ -50,7 +50,7 @@ async def test_a_revoked_key_is_made_anew(keys: MemoryKeys, tmp_path: Path) -> N
     assert "revoked" in second.note
 
 
-@pytest.mark.parametrize("change", [{"tenant": "other"}, {"default_agent": None}, {"pepper": b"another pepper!!"}])
+@pytest.mark.parametrize("change", [{"tenant": "other"}, {"pepper": b"another pepper!!"}])
 async def test_a_key_that_no_longer_fits_is_made_anew(
     keys: MemoryKeys, tmp_path: Path, change: dict[str, object]
 ) -> None:
@@ -61,11 +61,30 @@ async def test_a_key_that_no_longer_fits_is_made_anew(
 
 
 async def test_a_key_without_a_scope_that_is_new_is_made_anew(keys: MemoryKeys, tmp_path: Path) -> None:
-    text, _ = await issue(keys, PEPPER, tenant="dev", scopes=[Scope.CHAT], default_agent="assistant")
+    text, old = await issue(keys, PEPPER, tenant="dev", scopes=[Scope.CHAT])
     (tmp_path / "key").write_text(text)
     made = await ensure(keys, tmp_path / "key")
     assert made.text != text
     assert "lacks admin, approve" in made.note
+    assert f"key {old.id} is now revoked" in made.note
+
+
+async def test_the_key_is_tied_to_no_agent_and_a_replaced_one_is_revoked(keys: MemoryKeys, tmp_path: Path) -> None:
+    text, old = await issue(keys, PEPPER, tenant="dev", scopes=tuple(Scope), default_agent="gone")
+    (tmp_path / "key").write_text(text)
+    made = await ensure(keys, tmp_path / "key")
+    assert "is tied to agent gone" in made.note
+    records = {record.id: record for record in await keys.list("dev")}
+    assert records.pop(old.id).revoked_at_s is not None
+    (new,) = records.values()
+    assert (new.default_agent, new.revoked_at_s) == (None, None)
+
+
+async def test_a_key_of_another_tenant_is_revoked_when_it_is_replaced(keys: MemoryKeys, tmp_path: Path) -> None:
+    await ensure(keys, tmp_path / "key")
+    await ensure(keys, tmp_path / "key", tenant="other")
+    assert [record.revoked_at_s is None for record in await keys.list("dev")] == [False]
+    assert [record.revoked_at_s is None for record in await keys.list("other")] == [True]
 
 
 def test_the_pepper_is_made_once(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ import pytest
 from kitemesh_contracts.content import ToolCall, Usage
 from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
 from kitemesh_contracts.ids import call_id
-from kitemesh_model_runner.openai_chunks import MAX_CALLS, MAX_NAME, AnswerReader, ChunkRefused, ErrorReported
+from kitemesh_model_runner.openai_chunks import (
+    MAX_CALLS,
+    MAX_COUNT,
+    MAX_NAME,
+    AnswerReader,
+    ChunkRefused,
+    ErrorReported,
+)
 
 IDS = [call_id("t", 2, place) for place in range(3)]
 
@@ -100,6 +107,11 @@ def test_the_last_usage_counts_and_missing_numbers_are_zero() -> None:
         chunk({}, usage={"prompt_tokens": 9, "completion_tokens": -1, **details}),
     )
     assert reader.usage == Usage(input_tokens=9, cached_tokens=2)
+
+
+def test_a_count_that_no_store_could_hold_is_bounded() -> None:
+    reader, _ = read(chunk(finish="stop", usage={"prompt_tokens": 10**30, "completion_tokens": -1}))
+    assert reader.usage == Usage(input_tokens=MAX_COUNT)
 
 
 CALLS = [

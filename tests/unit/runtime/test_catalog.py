@@ -66,15 +66,35 @@ MISTAKES = [
     ({"groups": {GROUP: {"models": ["a"], "agent": "x"}}, "agents": {}}, f"groups.{GROUP}: no agent 'x'"),
     ({"groups": {"main": {"models": ["a"]}}, "agents": {}}, "groups: not lower-case UUIDs: main"),
     ({"default_model": "x"}, "default_model: no model 'x'"),
-    ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
-    ({"version": 2}, "version: Input should be 1"),
+    (
+        {"surprise": 1},
+        "surprise: no such field; known: version, default_model, pools, providers, models, agents, groups",
+    ),
+    ({"version": 2}, "version: must be 1"),
     (
         {"models": {"a": {"provider": "p"}, "agent:b": {"provider": "p"}}, "agents": {}, "groups": {}},
         "models.agent:b: may not begin with group: or agent:",
     ),
+    ({"providers": {"p": {"kind": "scriptd"}}}, "providers.p.kind: 'scriptd' is not one of scripted, fixed, openai"),
+    ({"providers": {"p": {}}}, "providers.p.kind: must be set: one of scripted, fixed, openai"),
+    (
+        {"providers": {"p": {"kind": "openai", "base_url": "h/v1"}}},
+        "providers.p.base_url: must begin with http:// or https://",
+    ),
+    (
+        {"models": {"a": {"provider": "p", "foo": 1}}, "agents": {}, "groups": {}},
+        "models.a.foo: no such field; known: provider, upstream, pool, owned_by, context_tokens",
+    ),
+    (
+        {"models": {"a": {"provider": "p", "context_tokens": 0}}, "agents": {}, "groups": {}},
+        "models.a.context_tokens: must be a whole number above 0",
+    ),
+    ({"models": {7: {"provider": "p"}}}, "models.7: a name must be text: put it between quotes"),
+    ({"agents": {"a b": {"model": "a"}}}, "agents.a b: must be 1 to 64 of A-Z a-z 0-9 _ -"),
+    ({"agents": []}, "agents: must be a mapping"),
     (
         {"providers": {"p": {"kind": "openai", "base_url": "http://h/v1", "api_key": {"env": "A", "file": "/b"}}}},
-        "providers.p.openai.api_key: needs exactly one of env, file",
+        "providers.p.api_key: needs exactly one of env, file",
     ),
 ]
 
@@ -92,6 +112,45 @@ def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(CatalogError) as caught:
         parse(catalog(agents={"x": {"model": "nobody"}, "y": {"model": "nobody"}}, default_model="nobody"))
     assert len(caught.value.problems) == 4
+
+
+@pytest.mark.requirement("catalog:all-mistakes-at-once")
+def test_references_are_checked_although_other_parts_are_wrong() -> None:
+    wrong = catalog(
+        providers={"p": {"kind": "nonsense"}},
+        groups={"main": {"models": ["x"], "agent": "y"}, GROUP: {"models": 7}},
+        agents={"helper": {"model": "z"}},
+        extra=1,
+    )
+    with pytest.raises(CatalogError) as caught:
+        parse(wrong)
+    assert sorted(problem.partition(": ")[0] for problem in caught.value.problems) == sorted(
+        [
+            "agents.helper",
+            "extra",
+            f"groups.{GROUP}.models",
+            "groups",
+            "groups.main",
+            "groups.main",
+            "providers.p.kind",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "own.yaml is empty"),
+        ("a: [\n", "own.yaml:2: not YAML"),
+        ("a: \x00", "own.yaml: not YAML: special characters"),
+        ("7", "own.yaml: must be a mapping"),
+        ("{providers: {}, models: {}, x: 1}", "own.yaml: x: no such field"),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_with_the_file(text: str, said: str) -> None:
+    with pytest.raises(CatalogError) as caught:
+        parse(text, "own.yaml")
+    assert caught.value.sentences()[0].startswith(said)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "a: [", "a: *x", "!!python/object/apply:os.system [true]", "a: \x00"])
@@ -161,4 +220,4 @@ def test_a_changed_file_serves_and_a_bad_one_does_not(edit: Callable[[str], Path
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as caught:
         read(tmp_path / "absent.yaml")
-    assert "absent.yaml" in caught.value.problems[0]
+    assert "absent.yaml does not exist" in caught.value.problems[0]

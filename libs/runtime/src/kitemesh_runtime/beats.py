@@ -39,7 +39,8 @@ class Pulse:
     async def listen(self, bus: Bus, service: str) -> None:
         """Follow a service's signs of life."""
         await bus.subscribe(subjects.beats_of(service), self._on_beat)
-        bus.on_reconnect(self._forget)
+        # While we were cut off nobody could be heard.
+        bus.on_reconnect(self.forget)
 
     def silent_s(self, replica: str) -> float:
         """Return for how long a replica has not been heard."""
@@ -49,6 +50,6 @@ class Pulse:
     def _on_beat(self, subject: str, _: bytes) -> None:
         self._heard[subjects.last_token(subject)] = self._clock.monotonic()
 
-    def _forget(self) -> None:
-        # While we were cut off nobody could be heard.
+    def forget(self) -> None:
+        """Give every replica its full time again."""
         self._heard.clear()

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from kitemesh_contracts import headers, subjects, topology
 from kitemesh_contracts.codec import decode, encode
-from kitemesh_contracts.errors import ContractViolation
+from kitemesh_contracts.errors import ContractViolation, Unavailable
 from kitemesh_contracts.ids import is_id
 from kitemesh_runtime.bus import Bus, Delivery
 from kitemesh_runtime.jetstream_nats import NOT_FOUND, Refused, ask
@@ -24,6 +24,8 @@ from kitemesh_runtime.worker import Done, Gate, Observe, Outcome, Worker
 WORK_STREAMS: Final = frozenset({topology.TURN, topology.CONTROL, topology.EVENT, topology.MODEL, topology.TOOL})
 SLOTS: Final = 8
 HEARTBEAT_S: Final = topology.ORCHESTRATOR_ACK_WAIT_S / 3
+FAIL_TRIES: Final = 5
+"""Deliveries of one advisory that may fail to fail its turn; then the message is buried without that."""
 
 FailTurn = Callable[[str, str, bytes, str], Awaitable[None]]
 """Takes stream, subject, data (empty when the message is gone) and reason; may be called again for the same message."""
@@ -111,8 +113,15 @@ class DeadLetterMover:
         await self._store(letter)
         try:
             await self._fail_turn(letter.stream, letter.subject, message.data if message else b"", letter.reason)
+        except Unavailable:
+            raise
         except ContractViolation as exc:
             log.error("delivery.unfailable", stream=letter.stream, subject=letter.subject, reason=exc.message)  # noqa: TRY400
+        except Exception:
+            if delivery.deliveries < FAIL_TRIES:
+                raise
+            # It comes back for ever, and a few like it would take every slot.
+            log.exception("delivery.unfailable", stream=letter.stream, subject=letter.subject)
         if message is not None:
             body = {"seq": letter.sequence, "no_erase": True}
             await ask(self._bus, f"STREAM.MSG.DELETE.{letter.stream}", body, _DELETED)

@@ -9,10 +9,13 @@ import msgspec
 
 from kitemesh_contracts.codec import decode, encode
 from kitemesh_contracts.commands import INLINE_MAX_BYTES, Parcel
-from kitemesh_contracts.errors import ContractViolation
+from kitemesh_contracts.errors import ContractViolation, Unavailable
 from kitemesh_runtime.stores import Blobs
 
 T = TypeVar("T")
+
+TRAVEL_MAX_BYTES: Final = 1000 * 1024
+"""What the bus takes at the most, a control line and a header less: for a message whose blob cannot be stored."""
 
 KEEP_S: Final = 24 * 3600.0
 """Longer than any message lives in a stream that works are done from."""
@@ -31,11 +34,21 @@ class Parcels:
         self._blobs = blobs
 
     async def pack(self, tenant: str, message: msgspec.Struct) -> bytes:
-        """Encode a message, or store it and encode a parcel in its place."""
+        """Encode a message, or store it and encode a parcel in its place.
+
+        Raises:
+            Unavailable: The store does not answer, and the message is too large to do without it.
+
+        """
         data = encode(message)
         if len(data) <= INLINE_MAX_BYTES:
             return data
-        blob = await self._blobs.put(tenant, data, keep_s=KEEP_S)
+        try:
+            blob = await self._blobs.put(tenant, data, keep_s=KEEP_S)
+        except Unavailable:
+            if len(data) <= TRAVEL_MAX_BYTES:
+                return data
+            raise
         return encode(Parcel(tenant=tenant, blob=blob, size=len(data)))
 
     async def unpack(self, decoder: msgspec.json.Decoder[T | Parcel], data: bytes) -> T:

@@ -47,6 +47,7 @@ class Reject(Struct, frozen=True):
 Outcome = Done | Retry | Reject
 Handler = Callable[[Delivery], Awaitable[Outcome]]
 Release = Callable[[Delivery], Awaitable[None]]
+GiveUp = Callable[[Delivery, str], Awaitable[None]]
 Observe = Callable[[str, float], None]
 """Takes `done`, `rejected`, `failed`, `released` or `unavailable`, and the seconds since the delivery."""
 
@@ -92,6 +93,7 @@ class Worker:
         heartbeat_s: float = topology.WORKER_HEARTBEAT_S,
         gate: Gate | None = None,
         on_release: Release | None = None,
+        on_reject: GiveUp | None = None,
         observe: Observe | None = None,
     ) -> None:
         """Take what to pull and what to run.
@@ -107,6 +109,7 @@ class Worker:
             gate: Awaited before a handler that raised `Unavailable` is run again; backoff alone when `None`.
             on_release: Hands a message back (publishes that it was released); it is acknowledged once this returns.
                 Without it, or when it raises, the message is given back by `nak`.
+            on_reject: Tells whoever waits for a message, and why, before it is given up: the server keeps no copy.
             observe: Told how each delivery ended.
 
         """
@@ -119,6 +122,7 @@ class Worker:
         self._heartbeat_s = heartbeat_s
         self._gate = gate
         self._on_release = on_release
+        self._on_reject = on_reject
         self._observe = observe
         self._pulls: list[Pull] = []
         self._held: set[_Held] = set()
@@ -196,14 +200,12 @@ class Worker:
         while True:
             gate = None
             try:
-                outcome = await self._handler(held.delivery)
+                outcome = await self._outcome(held)
                 self._resume()
             except Unavailable as exc:
                 self._pause(held, exc.message)
                 gate, outcome = self._gate, Retry(backoff_s, "")
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
-            except ContractViolation as exc:
-                outcome = Reject(exc.message)
             except Exception:
                 crashes += 1
                 log.exception("delivery.crashed", crashes=crashes, **self._ids(held))
@@ -233,7 +235,18 @@ class Worker:
                 await gate.wait_up()
             held.waiting = False
 
+    async def _outcome(self, held: _Held) -> Outcome:
+        try:
+            outcome = await self._handler(held.delivery)
+        except ContractViolation as exc:
+            outcome = Reject(exc.message)
+        if isinstance(outcome, Reject) and self._on_reject is not None:
+            await self._on_reject(held.delivery, outcome.reason)
+        return outcome
+
     def _finish(self, held: _Held, outcome: str) -> None:
+        # A pause must not outlive what caused it, or nothing would be left to end it.
+        self._resume()
         self._held.discard(held)
         self._tell(held, outcome)
         self._pulls[held.pull_index].add_credit(1)

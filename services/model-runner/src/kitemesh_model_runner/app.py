@@ -59,6 +59,7 @@ async def serve(settings: RunnerSettings, life: Life) -> None:
                 name=f"model-{settings.pool}",
                 gate=base.bus_state,
                 on_release=runner.release,
+                on_reject=runner.refuse,
                 observe=observer(MODEL),
             ),
         )

@@ -16,6 +16,8 @@ from kitemesh_contracts.ids import call_id
 
 MAX_CALLS: Final = 128
 MAX_NAME: Final = 256
+MAX_COUNT: Final = 2**53 - 1
+"""Larger counts are nonsense, and could not be stored."""
 
 _DONE: Final = b"[DONE]"
 
@@ -209,8 +211,12 @@ class AnswerReader:
 def _usage(usage: _Usage) -> Usage:
     details_in, details_out = usage.prompt_tokens_details, usage.completion_tokens_details
     return Usage(
-        input_tokens=max(0, usage.prompt_tokens or 0),
-        output_tokens=max(0, usage.completion_tokens or 0),
-        cached_tokens=max(0, (details_in and details_in.cached_tokens) or 0),
-        reasoning_tokens=max(0, (details_out and details_out.reasoning_tokens) or 0),
+        input_tokens=_count(usage.prompt_tokens),
+        output_tokens=_count(usage.completion_tokens),
+        cached_tokens=_count(details_in.cached_tokens if details_in else None),
+        reasoning_tokens=_count(details_out.reasoning_tokens if details_out else None),
     )
+
+
+def _count(tokens: int | None) -> int:
+    return min(max(0, tokens or 0), MAX_COUNT)

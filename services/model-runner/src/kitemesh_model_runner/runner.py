@@ -8,12 +8,13 @@ import asyncio
 from typing import Final
 
 import structlog
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
 
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.beats import GATEWAY_SILENCE_S
 from kitemesh_contracts.commands import CancelTurn, Generate
-from kitemesh_contracts.errors import Busy, ErrorCode, ErrorInfo, KitemeshError, ProviderFailed
+from kitemesh_contracts.errors import Busy, ContractViolation, ErrorCode, ErrorInfo, KitemeshError, ProviderFailed
 from kitemesh_contracts.events import StepCancelled, StepFailed, StepGenerated, StepReleased
 from kitemesh_contracts.headers import classic_result_msg_id, released_msg_id
 from kitemesh_contracts.topology import MODEL
@@ -37,12 +38,14 @@ from kitemesh_runtime.parcels import Parcels, pack_small
 from kitemesh_runtime.worker import Done, Outcome, Retry
 
 TICK_S: Final = 1.0
+PAUSE_S: Final = GATEWAY_SILENCE_S / 2
 UNSENT_MAX: Final = 1024
 QUEUE_FULL_RETRY_S: Final = 1.0
 
 UNKNOWN: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested model is no longer offered")
 TIMED_OUT: Final = ErrorInfo(code=ErrorCode.TURN_TIMEOUT, message="The model did not finish within the turn's time")
 BROKEN: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The model could not be called because of an internal error")
+UNREADABLE: Final = ErrorInfo(code=ErrorCode.CONTRACT_VIOLATED, message="The model-runner cannot read the job")
 
 _MS: Final = 1000.0
 _WAIT: Final = QUEUE_WAIT.labels(MODEL)
@@ -50,6 +53,19 @@ _TOKENS_IN: Final = MODEL_TOKENS.labels("in")
 _TOKENS_OUT: Final = MODEL_TOKENS.labels("out")
 
 log: Final = structlog.get_logger()
+
+
+class _Bare(Struct, frozen=True, kw_only=True):
+    """What a failure takes from its job."""
+
+    turn: str
+    tenant: str
+    step: int
+    attempt: int
+    carry: Raw
+
+
+_BARE: Final = Decoder(_Bare)
 
 
 class Runner:
@@ -64,6 +80,7 @@ class Runner:
         self._gateways: Final = Pulse(clock)
         self._running: set[Attempt] = set()
         self._unsent: dict[tuple[str, int], Result] = {}
+        self._ticked_s = clock.monotonic()
 
     async def listen(self) -> None:
         """Follow the broadcasts that stop jobs."""
@@ -78,6 +95,11 @@ class Runner:
 
     def tick(self) -> None:
         """Keep the gateways informed, and stop the jobs of those that fell silent; called every second."""
+        now_s = self._clock.monotonic()
+        if now_s - self._ticked_s > PAUSE_S:
+            # It was this process that stood still: what the gateways said meanwhile is not read yet.
+            self._gateways.forget()
+        self._ticked_s = now_s
         for attempt in self._running:
             attempt.frames.tick()
             job = attempt.job
@@ -103,6 +125,24 @@ class Runner:
             raise
         self._unsent.pop(key, None)
         return Done()
+
+    async def refuse(self, delivery: Delivery, reason: str) -> None:
+        """Answer a job that no attempt can read with a failure, as far as it says whose it is."""
+        try:
+            job = codec.decode(_BARE, delivery.data)
+        except ContractViolation as exc:
+            log.error("job.unanswered", subject=delivery.subject, reason=f"{reason}; {exc.message}")  # noqa: TRY400  it is all
+            return
+        await self._send(
+            StepFailed(
+                turn=job.turn,
+                tenant=job.tenant,
+                step=job.step,
+                attempt=job.attempt,
+                error=UNREADABLE,
+                carry=job.carry,
+            )
+        )
 
     async def release(self, delivery: Delivery) -> None:
         """Hand a job back, or send its result if there is one."""

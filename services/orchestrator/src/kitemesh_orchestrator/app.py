@@ -4,7 +4,10 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Final
 
+import structlog
+
 from kitemesh_contracts.commands import CancelTurn
+from kitemesh_contracts.errors import Unavailable
 from kitemesh_contracts.topology import CONTROL, EVENT, ORCHESTRATOR_ACK_WAIT_S, TURN
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.engine import Engine
@@ -13,6 +16,7 @@ from kitemesh_orchestrator.settings import OrchestratorSettings
 from kitemesh_orchestrator.sweeper import sweep_forever
 from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.dead_nats import dead_letter_workers
+from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS
@@ -20,6 +24,9 @@ from kitemesh_runtime.worker import Handler, Worker
 from kitemesh_runtime.working import observer, work_until_stopped
 
 _HEARTBEAT_S: Final = ORCHESTRATOR_ACK_WAIT_S / 3
+_CANCEL_AGAIN_S: Final = 1.0
+
+log: Final = structlog.get_logger()
 
 
 async def serve(settings: OrchestratorSettings, life: Life) -> None:
@@ -59,6 +66,7 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
                 name=consumer,
                 heartbeat_s=_HEARTBEAT_S,
                 gate=base.bus_state,
+                on_reject=engine.on_reject(stream),
                 observe=observer(stream),
             )
 
@@ -71,16 +79,25 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
         SLOTS.set(settings.slots)
         await stack.enter_async_context(
             life.background(
-                sweep=sweep_forever(base.stores.conversations, endings, every_s=settings.sweep_s),
+                sweep=sweep_forever(base.stores.conversations, endings, base.store_state, every_s=settings.sweep_s),
                 retry_unstored=endings.retry_unstored(),
-                leave_queues=follow_cancels(waiting_cancels, engine),
+                leave_queues=follow_cancels(waiting_cancels, engine, base.store_state),
             ),
         )
         await work_until_stopped(life, workers, drain_s=settings.drain_s)
         await endings.flush()
 
 
-async def follow_cancels(queue: asyncio.Queue[CancelTurn], engine: Engine) -> None:
+async def follow_cancels(queue: asyncio.Queue[CancelTurn], engine: Engine, store_state: Dependency) -> None:
     """Take cancelled turns out of their conversations' queues, one after the other."""
     while True:
-        await engine.on_cancel(await queue.get())
+        cancel = await queue.get()
+        while True:
+            try:
+                await engine.on_cancel(cancel)
+                break
+            except Unavailable as exc:
+                # A broadcast is heard once: forgotten now, the turn would run for nobody when its place comes up.
+                log.warning("cancel.delayed", turn=cancel.turn, code=exc.code)
+                await asyncio.sleep(_CANCEL_AGAIN_S)
+                await store_state.wait_up()

@@ -12,13 +12,14 @@ import structlog
 
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import CancelTurn, Generate
-from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, KitemeshError
+from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, KitemeshError, Unavailable
 from kitemesh_contracts.events import Event as WireEvent
 from kitemesh_contracts.events import StepReleased
 from kitemesh_contracts.headers import job_msg_id
 from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, PRIORITIES, TURN, lane_of
 from kitemesh_orchestrator import carried, request
 from kitemesh_orchestrator.endings import Endings
+from kitemesh_orchestrator.salvage import waiter_of
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.turn import (
     Accepted,
@@ -28,6 +29,7 @@ from kitemesh_orchestrator.turn import (
     Finish,
     State,
     TurnCancelled,
+    TurnRefused,
     WorkLost,
     decide,
 )
@@ -37,7 +39,10 @@ from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.failpoints import reach
 from kitemesh_runtime.parcels import Parcels, pack_small
 from kitemesh_runtime.stores import TurnRecord
-from kitemesh_runtime.worker import Done, Outcome
+from kitemesh_runtime.worker import Done, GiveUp, Outcome
+
+EXHAUSTED: Final = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="The turn was given up after repeated failures")
+UNKNOWN_AGENT: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested agent is no longer offered")
 
 log: Final = structlog.get_logger()
 
@@ -72,8 +77,13 @@ class Engine:
             await self._apply(state, TurnCancelled(reason=reason))
             return Done()
         agent = self._catalog.current.agents.get(start.route.agent) if start.route.agent else None
+        if start.route.agent and agent is None:
+            await self._apply(state, TurnRefused(error=UNKNOWN_AGENT))
+            return Done()
         seated = await self._seating.seat(start, delivery.data, agent)
-        if seated.event is None:
+        # A promotion is published again when it was not taken up in time, so it too may come twice.
+        again = delivery.deliveries > 1 or delivery.subject == subjects.control_start(start.turn)
+        if seated.event is None or (again and await self._endings.was_ended(start)):
             return Done()
         # The insert of a new conversation runs beside the first model call.
         creating = asyncio.create_task(self._seating.create(start)) if start.fresh else None
@@ -100,19 +110,38 @@ class Engine:
         return Done()
 
     async def on_dead(self, stream: str, subject: str, data: bytes, reason: str) -> None:
-        """Fail the turn whose message was given up."""
+        """Fail the turn whose message was given up, and stop what is still done for it."""
+        if not data:
+            return  # who rejected it has told
         turn = subjects.last_token(subject)
         try:
             state = await self._state_of(stream, data)
         except ContractViolation as exc:
-            log.error("turn.unknown", turn=turn, stream=stream, reason=exc.message)  # noqa: TRY400  the reason says it
+            waiter = waiter_of(data, turn)
+            log.error("turn.unknown", turn=turn, stream=stream, told=waiter is not None, reason=exc.message)  # noqa: TRY400  the reason says it
+            if waiter is not None:
+                self._endings.abandon(waiter, EXHAUSTED)
             return
-        error = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="The turn was given up after repeated failures")
         log.warning("turn.exhausted", turn=turn, stream=stream, reason=reason)
-        await self._apply(state, WorkLost(error=error))
+        await self._apply(state, WorkLost(error=EXHAUSTED))
+        cancel = CancelTurn(turn=turn, tenant=state.start.tenant, reason="it was given up")
+        self._bus.publish(subjects.cancel(turn), codec.encode(cancel))
+
+    def on_reject(self, stream: str) -> GiveUp:
+        """Return what fails the turn of a stream's message that no attempt can handle."""
+
+        async def reject(delivery: Delivery, reason: str) -> None:
+            await self.on_dead(stream, delivery.subject, delivery.data, reason)
+
+        return reject
 
     async def on_cancel(self, cancel: CancelTurn) -> None:
-        """End a turn that still waits in its conversation; a running one is stopped by its worker."""
+        """End a turn that still waits in its conversation; a running one is stopped by its worker.
+
+        Raises:
+            Unavailable: The store, or the bus, does not answer; asked again it does what is left.
+
+        """
         if cancel.conversation is None:
             return
         try:
@@ -121,6 +150,8 @@ class Engine:
                 return
             start = await self._parcels.unpack(codec.START, payload)
             await self._apply(Accepted(start=start), TurnCancelled(reason=cancel.reason))
+        except Unavailable:
+            raise
         except KitemeshError as exc:
             log.warning("cancel.failed", turn=cancel.turn, code=exc.code)
 
