@@ -53,6 +53,11 @@ class DeafBus:
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self.reconnected.append(callback)
 
+    def reconnect(self) -> None:
+        """Lose the connection and have it back."""
+        for callback in self.reconnected:
+            callback()
+
     async def barrier(self) -> None:
         pass
 

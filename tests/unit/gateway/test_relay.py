@@ -10,7 +10,7 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_gateway.relay import TICK_S, Relay
 from kitemesh_gateway.watches import BUDGET_MARGIN_S, LOOK_S, LOST_S, SETTLE_S, Watch
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Blobs, Stores, TurnRecord
 from kitemesh_runtime.stores_memory import memory_stores
 from unit.gateway.rig import TURN, DeafBus, ManualClock, Screen, ended, frame, live, start
 
@@ -152,6 +152,35 @@ async def test_a_closing_event_whose_blob_is_gone_is_an_explicit_error(rig: Rig)
     assert rig.screen.error is not None
 
 
+class ThawingBlobs:
+    """Blobs whose store answers at the second question."""
+
+    def __init__(self, inner: Blobs) -> None:
+        self._inner = inner
+        self._asked = 0
+
+    async def put(self, tenant: str, data: bytes, *, keep_s: float) -> str:
+        return await self._inner.put(tenant, data, keep_s=keep_s)
+
+    async def get(self, tenant: str, blob: str) -> bytes | None:
+        self._asked += 1
+        if self._asked == 1:
+            raise Unavailable(ErrorCode.STORE_DOWN, "down")
+        return await self._inner.get(tenant, blob)
+
+
+async def test_a_closing_event_is_asked_for_again_while_the_store_does_not_answer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kitemesh_gateway.relay.FETCH_AGAIN_S", 0.001)
+    relay = Relay(rig.bus.as_bus(), Parcels(ThawingBlobs(rig.stores.blobs)), rig.stores.turns, rig.clock)
+    await relay.listen("gw")
+    relay.open(start(), rig.screen)
+    rig.feed_bytes(await Parcels(rig.stores.blobs).pack("acme", ended("x" * 300_000)))
+    await rig.screen.over()
+    assert len(rig.screen.text) == 300_000
+
+
 RECORD = TurnRecord(
     id=TURN,
     tenant="acme",
@@ -181,7 +210,7 @@ async def test_after_a_silence_the_stored_turn_is_looked_for(rig: Rig) -> None:
 async def test_after_a_reconnect_the_stored_turn_is_looked_for_at_once(rig: Rig) -> None:
     rig.open(start())
     await rig.stores.turns.put("acme", RECORD)
-    rig.bus.reconnected[0]()
+    rig.bus.reconnect()
     rig.wait(TICK_S)
     await rig.look_up()
     assert rig.screen.text == "abc"
@@ -245,7 +274,7 @@ async def test_waiting_in_a_queue_is_not_death(rig: Rig) -> None:
 @pytest.mark.requirement("attempt:lost-turn-is-told")
 async def test_a_turn_that_keeps_nothing_is_lost_when_its_end_may_have_been_missed(rig: Rig) -> None:
     rig.open(start(conversation=None, fresh=False))
-    rig.bus.reconnected[0]()
+    rig.bus.reconnect()
     rig.wait(LOST_S)
     assert rig.screen.error is not None
     assert rig.screen.error.code is ErrorCode.TURN_LOST
@@ -290,6 +319,17 @@ async def test_a_cancel_is_repeated_through_an_outage_and_given_up_after_a_minut
     rig.bus.connected = True
     rig.wait(100)
     assert 49 <= len(rig.bus.cancels) <= 51
+
+
+@pytest.mark.requirement("classic:cancel-is-repeated")
+async def test_the_minute_of_a_cancel_begins_again_when_the_bus_is_back(rig: Rig) -> None:
+    rig.bus.connected = False
+    rig.relay.withdraw(rig.open(start()), "gone")
+    rig.wait(50)
+    rig.bus.connected = True
+    rig.bus.reconnect()
+    rig.wait(100)
+    assert 59 <= len(rig.bus.cancels) <= 61
 
 
 async def test_a_turn_that_ended_is_not_cancelled(rig: Rig) -> None:

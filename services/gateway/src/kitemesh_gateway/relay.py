@@ -13,7 +13,7 @@ from kitemesh_contracts import subjects
 from kitemesh_contracts.codec import RELAYED, decode
 from kitemesh_contracts.commands import Parcel, StartTurn
 from kitemesh_contracts.deltas import Frame, TurnEnded
-from kitemesh_contracts.errors import MEANINGS, ContractViolation, ErrorCode, ErrorInfo, KitemeshError
+from kitemesh_contracts.errors import MEANINGS, ContractViolation, ErrorCode, ErrorInfo, KitemeshError, Unavailable
 from kitemesh_gateway.watches import LOST, TIMED_OUT, Sink, Watch, ended_from
 from kitemesh_gateway.withdrawals import Withdrawals
 from kitemesh_runtime.bus import Bus
@@ -24,6 +24,9 @@ from kitemesh_runtime.stores import Turns
 
 TICK_S: Final = 0.5
 LOOKS_AT_ONCE: Final = 16
+FETCH_S: Final = 15.0
+"""How long an answer too large to travel is asked for while the store does not answer."""
+FETCH_AGAIN_S: Final = 1.0
 
 _FAILED: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The turn failed for an internal reason")
 _CRASHED: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The answer could not be relayed")
@@ -178,14 +181,23 @@ class Relay:
 
     def _fetch(self, watch: Watch, step: int, attempt: int, payload: bytes) -> None:
         async def fetch() -> None:
-            try:
-                message: Frame | TurnEnded = await self._parcels.unpack(RELAYED, payload)
-            except KitemeshError as exc:
-                log.warning("parcel.lost", turn=watch.start.turn, code=exc.code)
-                self._give_up(watch, LOST)
-            else:
-                if watch.start.turn in self._open:
-                    self._take(watch, step, attempt, message)
+            give_up_at_s = self._clock.monotonic() + FETCH_S
+            while watch.start.turn in self._open:
+                try:
+                    message: Frame | TurnEnded = await self._parcels.unpack(RELAYED, payload)
+                except Unavailable as exc:
+                    log.warning("parcel.delayed", turn=watch.start.turn, code=exc.code)
+                    if self._clock.monotonic() >= give_up_at_s:
+                        self._give_up(watch, LOST)
+                    else:
+                        await asyncio.sleep(FETCH_AGAIN_S)
+                except KitemeshError as exc:
+                    log.warning("parcel.lost", turn=watch.start.turn, code=exc.code)
+                    self._give_up(watch, LOST)
+                else:
+                    if watch.start.turn in self._open:
+                        self._take(watch, step, attempt, message)
+                    return
 
         task = asyncio.create_task(fetch(), name="parcel")
         self._fetches.add(task)

@@ -202,24 +202,31 @@ class Turns:
         """Keep the conversations of open turns locked, for ever."""
         while True:
             await asyncio.sleep(1.0)
-            now_s = self._clock.monotonic()
-            due = [
-                (watch, watch.start.conversation)
-                for watch in self._relay.watches()
-                if watch.start.conversation is not None and now_s - watch.renewed_s >= RENEW_EVERY_S
-            ]
-            for watch, _ in due:
+            await self.renew_due()
+
+    async def renew_due(self) -> None:
+        """Renew what was not renewed for 10 s; what fails is due again at once."""
+        now_s = self._clock.monotonic()
+        due = [
+            (watch, conversation)
+            for watch in self._relay.watches()
+            if (conversation := watch.start.conversation) is not None and now_s - watch.renewed_s >= RENEW_EVERY_S
+        ]
+        results = await asyncio.gather(
+            *(
+                self._conversations.renew(watch.start.tenant, conversation, watch.start.turn)
+                for watch, conversation in due
+            ),
+            return_exceptions=True,
+        )
+        failed = []
+        for (watch, _), result in zip(due, results, strict=True):
+            if isinstance(result, BaseException):
+                failed.append(result)
+            else:
                 watch.renewed_s = now_s
-            results = await asyncio.gather(
-                *(
-                    self._conversations.renew(watch.start.tenant, conversation, watch.start.turn)
-                    for watch, conversation in due
-                ),
-                return_exceptions=True,
-            )
-            failed = [result for result in results if isinstance(result, BaseException)]
-            if failed:
-                log.warning("lock.not_renewed", turns=len(failed), reason=str(failed[0]))
+        if failed:
+            log.warning("lock.not_renewed", turns=len(failed), reason=str(failed[0]))
 
     async def _publish(self, start: StartTurn) -> None:
         payload = pack_small(start)

@@ -1,6 +1,6 @@
 """Turns that nobody waits for any more.
 
-Their cancel is broadcast until their closing event is heard, or for a minute.
+Their cancel is broadcast until their closing event is heard, or for a minute in which the bus was there.
 """
 
 from contextlib import suppress
@@ -15,6 +15,7 @@ from kitemesh_runtime.clock import Clock
 
 REPEAT_S: Final = 1.0
 GIVE_UP_S: Final = 60.0
+MAX_WITHDRAWN: Final = 10_000
 
 
 class _Withdrawn(NamedTuple):
@@ -30,6 +31,7 @@ class Withdrawals:
         self._clock: Final = clock
         self._turns: dict[str, _Withdrawn] = {}
         self._repeat_at_s = 0.0
+        bus.on_reconnect(self._begin_again)
 
     def __contains__(self, turn: str) -> bool:
         return turn in self._turns
@@ -43,6 +45,8 @@ class Withdrawals:
             conversation=None if start.fresh else start.conversation,
         )
         withdrawn = _Withdrawn(encode(cancel), self._clock.monotonic() + GIVE_UP_S)
+        if len(self._turns) >= MAX_WITHDRAWN:
+            del self._turns[next(iter(self._turns))]
         self._turns[start.turn] = withdrawn
         self._publish(start.turn, withdrawn)
 
@@ -60,6 +64,11 @@ class Withdrawals:
                 del self._turns[turn]
             else:
                 self._publish(turn, withdrawn)
+
+    def _begin_again(self) -> None:
+        # What was said while the bus was away was said to nobody.
+        until_s = self._clock.monotonic() + GIVE_UP_S
+        self._turns = {turn: withdrawn._replace(until_s=until_s) for turn, withdrawn in self._turns.items()}
 
     def _publish(self, turn: str, withdrawn: _Withdrawn) -> None:
         # Lost while disconnected; the repetition makes up for it.
