@@ -5,7 +5,7 @@ DATA ?= .data
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test check format test-unit test-contract test-integration test-e2e bench docs clean
+.PHONY: help setup up down test check format test-unit test-contract test-integration test-e2e bench golden docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ setup: ## install everything into .venv; quick when nothing changed
 up: setup ## run the whole cluster here, in the foreground (PORT=8002, DATA=.data)
 	@exec $(BIN)/kitemesh dev --port "$(PORT)" --data "$(DATA)"
 
-down: setup ## stop what `make up` started
+down: ## stop what `make up` started
 	@if [ -x $(BIN)/kitemesh ]; then $(BIN)/kitemesh down --data "$(DATA)"; else echo "nothing is installed, so nothing runs"; fi
 
 test: setup check ## lint, types, imports and every test but chaos and bench
@@ -47,6 +47,9 @@ test-e2e: setup ## real processes, real clients
 
 bench: setup ## measure this machine; prints a table, writes JSON to bench-results/
 	@PYTHONPATH=tests $(BIN)/python -m bench
+
+golden: setup ## keep the bytes of a new example message (NAME=turn.start.with_field)
+	@PYTHONPATH=tests $(BIN)/python scripts/write_golden.py "$(NAME)"
 
 docs: setup ## write docs/settings.md and docs/metrics.md again
 	@$(BIN)/python scripts/generate_docs.py

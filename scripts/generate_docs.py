@@ -29,7 +29,8 @@ SETTINGS_INTRO: Final = """\
 Every process reads its settings from environment variables and from nowhere else. A variable that begins with
 `KITEMESH_` and that no kitemesh process knows is an error, so a typing mistake never leaves a default in force; the
 links that Kubernetes injects for Services are let through. All problems are reported at once and the process ends with
-status 78. `kitemesh-<service> --check` prints what is in effect, secrets masked.
+status 78; `make up` reports those of every process before it starts any. `kitemesh-<service> --check` prints what is
+in effect, secrets masked and what is not the default marked, and checks the catalog.
 
 A variable means the same in every process that reads it; a process that does not need it ignores it.
 """
@@ -37,7 +38,7 @@ A variable means the same in every process that reads it; a process that does no
 SETTINGS_OUTRO: Final = """\
 ## For tests
 
-`KITEMESH_FAILPOINT=name:action[:n]` makes a process die, stop or stumble at a named place on the n-th pass. It is off
+`KITEMESH_FAILPOINT=name:action[:n][@file]` makes a process die, stop or stumble at a named place on the n-th pass. It is off
 unless set, and has no place in production.
 
 ## Without the prefix
@@ -46,7 +47,8 @@ unless set, and has no place in production.
 |---|---|---|
 | `OPENAI_API_KEY` | `kitemesh dev` | Adds the models of an OpenAI-compatible endpoint; never written to disk. |
 | `OPENAI_BASE_URL` | `kitemesh dev` | That endpoint, `/v1` included; `https://api.openai.com/v1` when unset. |
-| `OPENAI_MODEL` | `kitemesh dev` | The model to add when the endpoint lists none; `gpt-4o-mini` when unset. |
+| `OPENAI_MODEL` | `kitemesh dev` | The model that then answers for the group, the agent and by default. When unset: \
+`gpt-4o-mini` if it is listed or nothing is, else the first listed that seems to chat. |
 | what a catalog's `api_key.env` names | model-runner | The provider's key. |
 """
 

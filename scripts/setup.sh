@@ -29,6 +29,12 @@ fingerprint() {
     } | cksum
 }
 
+# A Python that was asked for and is not the one of the environment that is here is not passed over.
+if [ "$PYTHON" != python3 ] && HAVE=$("$VENV/bin/python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null); then
+    ASKED=$("$PYTHON" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || ASKED="not to be had"
+    [ "$ASKED" = "$HAVE" ] || fail "$VENV has Python $HAVE and $PYTHON is $ASKED; \`make clean\` first to change"
+fi
+
 WANTED=$(fingerprint)
 if [ -x "$VENV/bin/kitemesh" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$WANTED" ] && "$VENV/bin/python" -c '' 2>/dev/null; then
     exit 0

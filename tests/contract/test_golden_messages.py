@@ -1,5 +1,8 @@
 """The bytes of every released message stay readable, and are written the same again."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -12,19 +15,41 @@ from kitemesh_contracts import codec, commands, deltas, events
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 
 
+def golden(name: str) -> bytes:
+    """Return the bytes that were released."""
+    path = GOLDEN / f"{name}.json"
+    if not path.exists():
+        pytest.fail(f"the example {name} has no golden bytes yet; keep them: make golden NAME={name}")
+    return path.read_bytes()
+
+
 @pytest.mark.requirement("contract:golden-bytes")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_message_is_written_as_its_golden_bytes(name: str) -> None:
-    assert codec.encode(EXAMPLES[name][1]) == (GOLDEN / f"{name}.json").read_bytes()
+    assert codec.encode(EXAMPLES[name][1]) == golden(name)
 
 
 @pytest.mark.requirement("contract:golden-bytes")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_golden_bytes_are_read_as_the_message(name: str) -> None:
     decoder, message = EXAMPLES[name]
-    decoded = codec.decode(decoder, (GOLDEN / f"{name}.json").read_bytes())
+    decoded = codec.decode(decoder, golden(name))
     assert type(decoded) is type(message)
     assert codec.encode(decoded) == codec.encode(message)
+
+
+def test_released_bytes_are_not_written_again(repository: Path) -> None:
+    name = next(iter(EXAMPLES))
+    before = golden(name)
+    command = [sys.executable, str(repository / "scripts" / "write_golden.py")]
+    environ = {**os.environ, "PYTHONPATH": str(repository / "tests")}
+    told = [
+        subprocess.run([*command, word], env=environ, capture_output=True, text=True, check=False)
+        for word in (name, "nonsense")
+    ]
+    assert [each.returncode for each in told] == [1, 2]
+    assert "do not change" in told[0].stderr
+    assert golden(name) == before
 
 
 def test_every_golden_file_has_its_example() -> None:
@@ -41,6 +66,6 @@ def test_every_kind_of_message_has_an_example() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_field_that_a_newer_release_adds_is_ignored(name: str) -> None:
     decoder, message = EXAMPLES[name]
-    document = msgspec.json.decode((GOLDEN / f"{name}.json").read_bytes())
+    document = msgspec.json.decode(golden(name))
     newer = msgspec.json.encode({**document, "added_later": {"x": 1}})
     assert codec.encode(codec.decode(decoder, newer)) == codec.encode(message)

@@ -41,6 +41,8 @@ def main() -> int:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in VERBS:
         verb.add(verbs)
+    if not sys.argv[1:]:
+        parser.exit(2, parser.format_help())
     arguments = parser.parse_args()
     try:
         return int(arguments.run(arguments))
@@ -49,7 +51,7 @@ def main() -> int:
     except SettingsError as exc:
         return _complain(exc.problems, EX_CONFIG)
     except CatalogError as exc:
-        return _complain(exc.problems, EX_FAILED)
+        return _complain(exc.sentences(), EX_FAILED)
     except KitemeshError as exc:
         return _complain([exc.message], EX_FAILED)
     except Failed as exc:

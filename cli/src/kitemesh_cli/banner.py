@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kitemesh_cli.data_folder import DEFAULT
+from kitemesh_cli.data_folder import DEFAULT, shown
 from kitemesh_cli.servers import LOOPBACK
 
 GROUP = "group:123e4567-e89b-12d3-a456-426614174000"
@@ -36,6 +36,7 @@ class Ready(NamedTuple):
 
     Attributes:
         key_note: What became of the key.
+        access: Who reaches the port, and who needs a key.
         model: What the examples ask for.
         health_ports: Each process's, by its name.
 
@@ -45,11 +46,12 @@ class Ready(NamedTuple):
     key: str
     key_note: str
     data: Path
-    tenant: str
+    access: str
     model: str
     models: Sequence[str]
     nats: str
     mongo: str
+    catalog: Path
     health_ports: Sequence[tuple[str, int]]
     started_in_s: float
 
@@ -65,12 +67,14 @@ def render(ready: Ready) -> str:
             f"kitemesh is ready ({ready.started_in_s:.1f} s).",
             "",
             f"  URL      {ready.url}/v1   (documentation at {ready.url}/docs)",
+            f"  access   {ready.access}",
             f"  key      {ready.key}   ({ready.key_note}; kept in {shown(ready.data)}/key)",
             f"  models   {_first(ready.models)}",
             f"  NATS     {ready.nats}",
             f"  MongoDB  {ready.mongo}",
             "  health   and, at /metrics of the same port, metrics:",
             *health,
+            f"  catalog  {shown(ready.catalog)}, read again when it changes",
             f"  logs     {shown(ready.data)}/logs/",
             "",
             "A whole answer:",
@@ -81,7 +85,7 @@ def render(ready: Ready) -> str:
             _STREAMED.format(url=ready.url, key=ready.key, model=ready.model),
             "The stored conversation, by the id in the answer's x-conversation-id:",
             "",
-            f"{command()} conversation --tenant {ready.tenant}{data} ID",
+            f"{command()} conversation{data} ID",
             "",
             "Ctrl-C stops everything.",
             "",
@@ -92,11 +96,6 @@ def render(ready: Ready) -> str:
 def _first(models: Sequence[str]) -> str:
     more = len(models) - _MODELS_SHOWN
     return ", ".join(models[:_MODELS_SHOWN]) + (f" and {more} more: GET /v1/models" if more > 0 else "")
-
-
-def shown(path: Path) -> str:
-    """Return a path as a person in this folder would type it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def command() -> str:

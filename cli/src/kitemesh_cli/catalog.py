@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kitemesh_cli.failures import EX_FAILED
+from kitemesh_cli.failures import EX_FAILED, Failed
 from kitemesh_runtime.catalog import CatalogError
 from kitemesh_runtime.catalog_file import read
 
@@ -23,6 +23,8 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Be the verb."""
+    if not arguments.file.exists():
+        raise Failed(f"{arguments.file} does not exist")
     try:
         catalog = read(arguments.file)
     except CatalogError as exc:

@@ -114,6 +114,11 @@ class Children:
         except TimeoutError as exc:
             raise Failed(_with_tail(f"{spec.name} was not ready within {timeout_s:.0f} s", spec)) from exc
 
+    def settle(self) -> None:
+        """Let every child run that runs; none is started again from now on."""
+        for child in self._children.values():
+            child.wanted = False
+
     async def stop(self, names: Iterable[str], *, grace_s: float) -> None:
         """End children: ask all at once, wait, kill who is still there."""
         children = [self._children[name] for name in names if name in self._children]
@@ -190,6 +195,8 @@ class Children:
         started = time.monotonic()
         while not await child.spec.is_ready():  # noqa: ASYNC110  another process sets no event here
             await asyncio.sleep(_PROBE_EVERY_S)
+        if not child.wanted or child.first_ready.cancelled():
+            return
         if child.first_ready.done():
             self._say(f"{child.spec.name} is ready again ({time.monotonic() - started:.1f} s)")
         else:

@@ -1,6 +1,7 @@
 """How the verbs reach NATS and MongoDB: briefly, and with an error that says where and what to do."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -74,6 +75,9 @@ def masked(url: str) -> str:
 
 
 def _unreachable(server: str, url: str, variable: str) -> Failed:
-    return Failed(
-        f"{server} does not answer at {masked(url)}; start a cluster here with `make up`, or set {variable}",
-    )
+    where = f"{server} does not answer at {masked(url)}"
+    if os.environ.get(variable):
+        return Failed(
+            f"{where}, which {variable} names; start it, or unset the variable and `make up` brings its own",
+        )
+    return Failed(f"{where}; start a cluster here with `make up`, or name a server in {variable}")

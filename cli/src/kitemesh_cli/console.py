@@ -6,12 +6,14 @@ A terminal may go away under it; the cluster does not care.
 import asyncio
 import os
 import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 _PATIENCE_S: Final = 5.0
+_WIDTH: Final = 64
 
 
 class Step:
@@ -41,7 +43,10 @@ async def step(name: str) -> AsyncIterator[Step]:
         yield current
     finally:
         ticking.cancel()
-    say(f"  {name:<16}{current.detail:<64}{time.monotonic() - started:5.1f} s")
+    *first, last = textwrap.wrap(current.detail, _WIDTH, break_on_hyphens=False) or [""]
+    for number, line in enumerate(first):
+        say(f"  {'' if number else name:<16}{line}")
+    say(f"  {'' if first else name:<16}{last:<{_WIDTH}}{time.monotonic() - started:5.1f} s")
 
 
 async def _tick(name: str, started: float) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from kitemesh_cli.arguments import add_data, folder_of, identifier
 from kitemesh_cli.connections import open_cli_stores
 from kitemesh_cli.failures import Failed
-from kitemesh_cli.settings import KeysSettings, load_settings
+from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
 from kitemesh_runtime.settings import Settings
 
 DESCRIPTION = """\
@@ -42,10 +42,9 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Be the verb."""
-    settings = load_settings(KeysSettings, folder_of(arguments), os.environ)
-    tenant = arguments.tenant or settings.anonymous_tenant
-    if not tenant:
-        raise Failed("name the tenant: --tenant T")
+    folder = folder_of(arguments)
+    settings = load_settings(KeysSettings, folder, os.environ)
+    tenant = tenant_of(arguments.tenant, settings, folder)
     found = asyncio.run(_read(settings, tenant, arguments.conversation))
     if found is None:
         raise Failed(f"tenant {tenant} has no conversation {arguments.conversation}")

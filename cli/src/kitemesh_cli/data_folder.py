@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from kitemesh_cli.failures import Failed
+
 DEFAULT: Final = Path(".data")
 LOGS_KEPT: Final = 3
 
@@ -26,9 +28,21 @@ class DataFolder:
         self.logs: Final = self.root / "logs"
 
     def create(self) -> None:
-        """Make the folder, for its owner only, unless it exists."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.logs.mkdir(exist_ok=True)
+        """Make the folder, for its owner only, unless it exists.
+
+        Raises:
+            Failed: It cannot be made or written.
+
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+        except OSError as exc:
+            taken = isinstance(exc, FileExistsError | NotADirectoryError)
+            problem = "is, or lies below, a file" if taken else f"cannot be written ({exc.strerror})"
+            raise Failed(f"the data folder {shown(self.root)} {problem}; choose another: make up DATA=…") from exc
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise Failed(f"the data folder {shown(self.root)} is read-only; choose another: make up DATA=…")
 
     def log(self, name: str) -> Path:
         """Return where a process's output goes."""
@@ -42,6 +56,11 @@ class DataFolder:
                 newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
                 if newer.exists():
                     newer.replace(older)
+
+
+def shown(path: Path) -> str:
+    """Return a path as a person in this folder would type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def read_text(path: Path) -> str | None:

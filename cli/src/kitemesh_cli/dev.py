@@ -7,17 +7,28 @@ import argparse
 import asyncio
 import errno
 import os
+from collections.abc import Mapping
+from typing import Final
 
 from kitemesh_cli import dev_lock
 from kitemesh_cli.arguments import add_data, folder_of
-from kitemesh_cli.banner import shown
+from kitemesh_cli.data_folder import shown
+from kitemesh_cli.dev_catalog import check_environment
+from kitemesh_cli.dev_key import PEPPER_BYTES
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.ports import binding_error, owner_of
 from kitemesh_cli.servers import LOOPBACK, free_port
 from kitemesh_cli.settings import DEV_PORT, DevSettings
 from kitemesh_cli.start_up import Plan
 from kitemesh_cli.supervisor import supervise
-from kitemesh_runtime.settings import load
+from kitemesh_gateway.settings import GatewaySettings
+from kitemesh_model_runner.settings import RunnerSettings
+from kitemesh_orchestrator.settings import OrchestratorSettings
+from kitemesh_runtime import catalog_file
+from kitemesh_runtime.settings import Settings, SettingsError, load
+from kitemesh_tool_executor.settings import ExecutorSettings
+
+SERVICES: Final[tuple[type[Settings], ...]] = (GatewaySettings, OrchestratorSettings, RunnerSettings, ExecutorSettings)
 
 DESCRIPTION = """\
 Run a whole cluster on this machine, in the foreground: nats-server, mongod and the four services.
@@ -28,7 +39,7 @@ When everything is ready it prints the URL, a key and lines to paste. What dies 
   KITEMESH_NATS_URL, KITEMESH_MONGO_URL   use these servers and do not start any
   KITEMESH_CATALOG                        use this catalog and not the packaged one
   OPENAI_API_KEY, OPENAI_BASE_URL         add the models of this OpenAI-compatible endpoint
-  OPENAI_MODEL                            the model to add when the endpoint does not list any
+  OPENAI_MODEL                            the one that answers for the group and the assistant
 """
 
 
@@ -52,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     environ = dict(os.environ)
     if arguments.port is not None:
         environ["KITEMESH_PORT"] = arguments.port
-    settings = load(DevSettings, environ)
+    settings = _load(environ)
+    if "catalog" in settings.model_fields_set:
+        catalog_file.read(settings.catalog)
     folder = folder_of(arguments)
     folder.create()
     port = settings.port or free_port()
@@ -68,6 +81,27 @@ def run(arguments: argparse.Namespace) -> int:
         folder.environment.unlink(missing_ok=True)
         lock.release()
     return 0
+
+
+def _load(environ: Mapping[str, str]) -> DevSettings:
+    """Read the settings, and see to it that every service will accept its own.
+
+    Raises:
+        SettingsError: With every problem found.
+
+    """
+    # Where no pepper is set, the supervisor makes one.
+    told = {**environ, "KITEMESH_KEY_PEPPER": environ.get("KITEMESH_KEY_PEPPER") or "x" * PEPPER_BYTES}
+    problems = set(check_environment(environ))
+    models: tuple[type[Settings], ...] = (DevSettings, *SERVICES)
+    for model in models:
+        try:
+            load(model, told)
+        except SettingsError as exc:
+            problems.update(exc.problems)
+    if problems:
+        raise SettingsError(sorted(problems))
+    return load(DevSettings, environ)
 
 
 def _check_port(host: str, port: int) -> None:

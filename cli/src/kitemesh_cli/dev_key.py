@@ -9,7 +9,7 @@ from kitemesh_cli.issuing import issue, state_of
 from kitemesh_contracts.scopes import Scope
 from kitemesh_runtime import keyring
 from kitemesh_runtime.clock import Clock, SystemClock
-from kitemesh_runtime.stores import Keys
+from kitemesh_runtime.stores import KeyRecord, Keys
 
 NAME: Final = "development"
 PEPPER_BYTES: Final = 32
@@ -37,27 +37,38 @@ async def ensure_key(
     pepper: bytes,
     *,
     tenant: str,
-    default_agent: str | None,
     clock: Clock | None = None,
 ) -> DevKey:
-    """Return the key kept in the file if the store still honours it, else a new one that may do everything."""
+    """Return the key kept in the file if it still serves, else a new one that may do everything.
+
+    It is tied to no agent, so it outlives every change of the catalog. One that is replaced is revoked.
+    """
     clock = clock or SystemClock()
     kept = read_text(path)
-    problem = "made"
+    note = "made"
     if kept:
         record = await keys.find(keyring.digest(kept, pepper))
-        if record is None:
-            problem = "made anew: the store does not know the one that was kept"
-        elif (state := state_of(record, clock.now_ms() / 1000)) != "active":
-            problem = f"made anew: the one that was kept is {state}"
-        elif missing := {scope for scope in Scope if scope not in record.scopes}:
-            problem = f"made anew: the one that was kept lacks {', '.join(sorted(missing))}"
-        elif (record.tenant, record.default_agent) != (tenant, default_agent):
-            problem = f"made anew: the one that was kept is for tenant {record.tenant}, agent {record.default_agent}"
-        else:
+        problem = _find_problem(record, tenant, clock.now_ms() / 1000)
+        if problem is None:
             return DevKey(kept, "as before")
-    text, _ = await issue(
-        keys, pepper, tenant=tenant, scopes=tuple(Scope), name=NAME, default_agent=default_agent, clock=clock
-    )
+        note = f"made anew: {problem}"
+        if record is not None and record.revoked_at_s is None:
+            await keys.revoke(record.tenant, record.id)
+            note += f", and key {record.id} is now revoked"
+    text, _ = await issue(keys, pepper, tenant=tenant, scopes=tuple(Scope), name=NAME, clock=clock)
     write_private(path, text + "\n")
-    return DevKey(text, problem)
+    return DevKey(text, note)
+
+
+def _find_problem(record: KeyRecord | None, tenant: str, now_s: float) -> str | None:
+    if record is None:
+        return "the store does not know the one that was kept"
+    state = state_of(record, now_s)
+    missing = sorted(scope for scope in Scope if scope not in record.scopes)
+    limits = {
+        f"is {state}": state != "active",
+        f"lacks {', '.join(missing)}": bool(missing),
+        f"is for tenant {record.tenant}": record.tenant != tenant,
+        f"is tied to agent {record.default_agent}": record.default_agent is not None,
+    }
+    return next((f"the one that was kept {limit}" for limit, applies in limits.items() if applies), None)

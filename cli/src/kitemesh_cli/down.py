@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 from kitemesh_cli.arguments import add_data, folder_of
-from kitemesh_cli.banner import shown
+from kitemesh_cli.data_folder import shown
 from kitemesh_cli.dev_lock import holder
 from kitemesh_cli.failures import Failed
 

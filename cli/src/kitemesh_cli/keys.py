@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,10 +16,12 @@ from kitemesh_cli.arguments import add_data, folder_of, identifier, lifetime_s
 from kitemesh_cli.connections import open_cli_bus, open_cli_stores
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.issuing import issue, state_of
-from kitemesh_cli.settings import KeysSettings, load_settings
+from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
 from kitemesh_contracts import subjects
 from kitemesh_contracts.errors import Unavailable
 from kitemesh_contracts.scopes import Scope
+from kitemesh_runtime import catalog_file
+from kitemesh_runtime.catalog import CatalogError
 from kitemesh_runtime.stores import KeyRecord
 
 CACHE_S: Final = 5
@@ -61,7 +65,12 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     revoke.add_argument("id", type=identifier, metavar="ID", help="the key's id, as `keys list` shows it")
     revoke.set_defaults(run=revoke_key)
     for each in (create, listing, revoke):
-        each.add_argument("--tenant", type=identifier, required=True, metavar="T", help="whose keys")
+        each.add_argument(
+            "--tenant",
+            type=identifier,
+            metavar="T",
+            help="whose keys; the anonymous tenant's when left out (KITEMESH_ANONYMOUS_TENANT)",
+        )
         each.add_argument("--json", action="store_true", help="print JSON")
         add_data(each)
 
@@ -72,13 +81,16 @@ def create_key(arguments: argparse.Namespace) -> int:
     pepper = settings.key_pepper.get_secret_value().encode()
     if not pepper:
         raise Failed("KITEMESH_KEY_PEPPER is not set; it must be the gateways', or they will not know the key")
+    tenant = _tenant(arguments, settings)
+    for warning in _find_unknown(settings, arguments.models or [], arguments.default_agent):
+        sys.stderr.write(f"kitemesh: warning: {warning}\n")
 
     async def make() -> tuple[str, KeyRecord]:
         async with open_cli_stores(settings) as stores:
             return await issue(
                 stores.keys,
                 pepper,
-                tenant=arguments.tenant,
+                tenant=tenant,
                 scopes=tuple(dict.fromkeys(arguments.scopes or [Scope.CHAT])),
                 name=arguments.name,
                 default_agent=arguments.default_agent,
@@ -98,16 +110,17 @@ def create_key(arguments: argparse.Namespace) -> int:
 def list_keys(arguments: argparse.Namespace) -> int:
     """Be `keys list`."""
     settings = _settings(arguments)
+    tenant = _tenant(arguments, settings)
 
     async def read() -> list[KeyRecord]:
         async with open_cli_stores(settings) as stores:
-            return await stores.keys.list(arguments.tenant)
+            return await stores.keys.list(tenant)
 
     records = asyncio.run(read())
     if arguments.json:
         _print_json([_public(record) for record in records])
     elif not records:
-        print(f"tenant {arguments.tenant} has no keys")
+        print(f"tenant {tenant} has no keys")
     else:
         _print_table(records)
     return 0
@@ -116,15 +129,16 @@ def list_keys(arguments: argparse.Namespace) -> int:
 def revoke_key(arguments: argparse.Namespace) -> int:
     """Be `keys revoke`."""
     settings = _settings(arguments)
+    tenant = _tenant(arguments, settings)
 
     async def revoke() -> tuple[KeyRecord | None, bool]:
         async with open_cli_stores(settings) as stores:
-            record = await stores.keys.revoke(arguments.tenant, arguments.id)
+            record = await stores.keys.revoke(tenant, arguments.id)
         return record, record is not None and await _broadcast(settings, record.id)
 
     record, told = asyncio.run(revoke())
     if record is None:
-        raise Failed(f"tenant {arguments.tenant} has no key {arguments.id}")
+        raise Failed(f"tenant {tenant} has no key {arguments.id}")
     if arguments.json:
         _print_json({**_public(record), "broadcast": told})
     else:
@@ -146,6 +160,23 @@ async def _broadcast(settings: KeysSettings, key: str) -> bool:
 
 def _settings(arguments: argparse.Namespace) -> KeysSettings:
     return load_settings(KeysSettings, folder_of(arguments), os.environ)
+
+
+def _tenant(arguments: argparse.Namespace, settings: KeysSettings) -> str:
+    return tenant_of(arguments.tenant, settings, folder_of(arguments))
+
+
+def _find_unknown(settings: KeysSettings, models: Sequence[str], agent: str | None) -> list[str]:
+    """Say what the catalog lacks of what a key names; nothing is said where no catalog can be read."""
+    try:
+        catalog = catalog_file.read(settings.catalog)
+    except CatalogError:
+        return []
+    offered = {name for name, _ in catalog.offered()}
+    unknown = [f"model {each!r}" for each in models if each not in offered]
+    if agent is not None and agent not in catalog.agents:
+        unknown.append(f"agent {agent!r}")
+    return [f"the catalog {settings.catalog} has no {each}" for each in unknown]
 
 
 def _public(record: KeyRecord) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import Field, SecretStr
 
-from kitemesh_cli.data_folder import DataFolder, read_environment
+from kitemesh_cli.data_folder import DataFolder, read_environment, shown
 from kitemesh_cli.dev_lock import holder
+from kitemesh_cli.failures import Failed
 from kitemesh_runtime.settings import PREFIX, Settings, load
 
 DEV_PORT: Final = 8002
@@ -77,6 +78,23 @@ def effective_environment(folder: DataFolder, environ: Mapping[str, str]) -> dic
     if any(environ.get(name, kept.get(name)) != kept.get(name) for name in _PLACE):
         return effective
     return {**kept, **effective}
+
+
+def tenant_of(named: str | None, settings: KeysSettings, folder: DataFolder) -> str:
+    """Return the tenant that was named, else the anonymous one.
+
+    Raises:
+        Failed: There is neither.
+
+    """
+    tenant = named or settings.anonymous_tenant
+    if tenant:
+        return tenant
+    if holder(folder.lock) is None and "mongo_url" not in settings.model_fields_set:
+        raise Failed(
+            f"nothing runs from {shown(folder.root)}; `make up`, or name servers with KITEMESH_MONGO_URL and --tenant"
+        )
+    raise Failed("name the tenant: --tenant T")
 
 
 def load_settings(model: type[S], folder: DataFolder, environ: Mapping[str, str]) -> S:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -74,8 +74,8 @@ async def start_up(plan: Plan, children: Children, session: aiohttp.ClientSessio
     write_environment(folder.environment, {**shared, "KITEMESH_ANONYMOUS_TENANT": tenant})
     async with step("bootstrap") as current:
         changes = await _bootstrap(settings, catalog.catalog)
-        current.detail = f"{len(changes)} changes to streams, consumers and indexes"
-    key = await _find_key(settings, folder, pepper, tenant, catalog.catalog)
+        current.detail = _sum_up(changes)
+    key = await _find_key(settings, folder, pepper, tenant)
     services = cluster.list_services(settings, catalog.catalog, plan.port)
     environ = cluster.shared_environment(plan.environ, shared)
     async with step("services") as current:
@@ -87,14 +87,31 @@ async def start_up(plan: Plan, children: Children, session: aiohttp.ClientSessio
         key=key.text,
         key_note=key.note,
         data=folder.root,
-        tenant=tenant,
-        model=example_model(catalog.catalog),
-        models=tuple(catalog.catalog.models),
+        access=describe_access(given),
+        catalog=catalog.path,
+        model=catalog.real_model or example_model(catalog.catalog),
+        models=sorted(catalog.catalog.models, key=lambda each: each != catalog.real_model),
         nats=masked(nats),
         mongo=masked(mongo),
         health_ports=[(service.name, service.health_port) for service in services],
         started_in_s=time.monotonic() - started,
     )
+
+
+def describe_access(settings: DevSettings) -> str:
+    """Say from where the gateway is reached, and what becomes of requests without a key."""
+    where = "every address of this machine" if settings.host in {"", "0.0.0.0", "::"} else settings.host
+    anonymous = cluster.anonymous_tenant(settings)
+    keyless = f"are served as tenant {anonymous}" if anonymous else "are refused"
+    return f"{where}; requests without a key {keyless}"
+
+
+def _sum_up(changes: Sequence[str]) -> str:
+    if not changes:
+        return "nothing to change"
+    if len(changes) == 1:
+        return f"1 change: {changes[0]}"
+    return f"{len(changes)} changes to streams, consumers and indexes"
 
 
 def example_model(catalog: Catalog) -> str:
@@ -148,15 +165,9 @@ async def _bootstrap(settings: DevSettings, catalog: Catalog) -> list[str]:
             await asyncio.sleep(_TRY_AGAIN_S)
 
 
-async def _find_key(settings: DevSettings, folder: DataFolder, pepper: str, tenant: str, catalog: Catalog) -> DevKey:
+async def _find_key(settings: DevSettings, folder: DataFolder, pepper: str, tenant: str) -> DevKey:
     async with open_cli_stores(settings) as stores:
-        return await dev_key.ensure_key(
-            stores.keys,
-            folder.key,
-            pepper.encode(),
-            tenant=tenant,
-            default_agent=cluster.anonymous_agent(settings, catalog) or None,
-        )
+        return await dev_key.ensure_key(stores.keys, folder.key, pepper.encode(), tenant=tenant)
 
 
 async def _together(*work: Coroutine[Any, Any, Any]) -> list[Any]:

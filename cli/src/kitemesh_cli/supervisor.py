@@ -11,9 +11,11 @@ import aiohttp
 
 from kitemesh_cli import cluster
 from kitemesh_cli.banner import render
+from kitemesh_cli.catalog_watch import tell_changes
 from kitemesh_cli.children import Children
 from kitemesh_cli.console import say
 from kitemesh_cli.start_up import Plan, start_up
+from kitemesh_cli.terminal import watch_terminal
 
 SERVER_STOP_S: Final = 15.0
 STOP_MARGIN_S: Final = 5.0
@@ -31,23 +33,29 @@ async def supervise(plan: Plan) -> None:
         stopping = _heed_signals(children)
         starting = asyncio.create_task(start_up(plan, children, session), name="start-up")
         asked = asyncio.create_task(stopping.wait(), name="wait-for-stop")
+        watching = [asyncio.create_task(watch_terminal(stopping.set), name="terminal-watch")]
         try:
             await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
-                say(render(starting.result()))
+                ready = starting.result()
+                say(render(ready))
+                watching.append(asyncio.create_task(tell_changes(ready.catalog, say), name="catalog-watch"))
                 await asked
         finally:
-            for task in (starting, asked):
+            children.settle()
+            tasks = [starting, asked, *watching]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(starting, asked, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await _stop(children, plan.settings.drain_s + STOP_MARGIN_S)
 
 
 def _heed_signals(children: Children) -> asyncio.Event:
     stopping = asyncio.Event()
 
-    def heed() -> None:
-        if stopping.is_set():
+    def heed(number: int) -> None:
+        # A terminal that closes may say so twice, and means no haste.
+        if stopping.is_set() and number != signal.SIGHUP:
             say("stopping at once")
             children.kill()
         stopping.set()
@@ -55,7 +63,7 @@ def _heed_signals(children: Children) -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Under nohup SIGHUP is ignored, and shall be.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, heed)
+            asyncio.get_running_loop().add_signal_handler(number, heed, number)
     return stopping
 
 

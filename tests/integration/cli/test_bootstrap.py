@@ -72,7 +72,7 @@ def test_servers_that_do_not_answer_are_named_with_what_to_do(
     refused = run("bootstrap")
     assert refused.code == 1
     assert "NATS does not answer at nats://***@127.0.0.1" in refused.err
-    assert "KITEMESH_NATS_URL" in refused.err
+    assert "which KITEMESH_NATS_URL names; start it, or unset the variable" in refused.err
     assert "secret" not in refused.err
 
 

@@ -57,3 +57,16 @@ def test_the_tenant_must_be_known(run: Callable[..., Any], monkeypatch: pytest.M
     assert "--tenant" in run("conversation", "c1").err
     monkeypatch.setenv("KITEMESH_ANONYMOUS_TENANT", "b")
     assert "tenant b has" in run("conversation", "c1").err
+
+
+def test_with_nothing_running_and_no_server_named_it_says_what_to_do(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KITEMESH_MONGO_URL", "KITEMESH_NATS_URL"):
+        monkeypatch.delenv(name)
+    for words in (("conversation", "c1"), ("keys", "list")):
+        refused = run(*words)
+        assert refused.code == 1
+        assert refused.err == (
+            "kitemesh: nothing runs from .data; `make up`, or name servers with KITEMESH_MONGO_URL and --tenant\n"
+        )

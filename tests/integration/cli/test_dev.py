@@ -1,6 +1,7 @@
 """The supervisor with real servers and a stand-in for each service."""
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -172,11 +173,79 @@ def test_wrong_settings_are_told_before_anything_starts(tmp_path: Path) -> None:
         command("dev", "--data", str(tmp_path / "data"), "--port", "many"),
         capture_output=True,
         text=True,
-        env=environment(KITEMESH_NATS="nats://127.0.0.1:1"),
+        env=environment(
+            KITEMESH_NATS="nats://127.0.0.1:1",
+            KITEMESH_SLOTS="abc",
+            KITEMESH_LOG_LEVEL="loud",
+            OPENAI_BASE_URL="127.0.0.1:1",
+        ),
         timeout=60,
         check=False,
     )
     assert told.returncode == 78
     assert "KITEMESH_NATS is not a kitemesh setting" in told.stderr
-    assert "KITEMESH_PORT" in told.stderr
+    assert [line.split()[1].rstrip(":") for line in told.stderr.splitlines()] == [
+        "KITEMESH_LOG_LEVEL",
+        "KITEMESH_NATS",
+        "KITEMESH_PORT",
+        "KITEMESH_SLOTS",
+        "OPENAI_BASE_URL",
+    ]
     assert not (tmp_path / "data").exists()
+
+
+def test_a_wrong_catalog_is_told_with_its_file_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("{providers: {}, models: {m: {provider: nobody}}}")
+    told = subprocess.run(
+        command("dev", "--data", str(tmp_path / "data"), "--port", str(free_port())),
+        capture_output=True,
+        text=True,
+        env=environment(KITEMESH_CATALOG=str(tmp_path / "own.yaml")),
+        timeout=60,
+        check=False,
+    )
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr == f"kitemesh: {tmp_path / 'own.yaml'}: models.m: no provider 'nobody'\n"
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_becomes_of_an_edited_catalog_is_told(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("{providers: {p: {kind: scripted}}, models: {m: {provider: p}}}")
+    with started(tmp_path / "data", KITEMESH_CATALOG=str(own)) as supervisor:
+        supervisor.expect("Ctrl-C stops everything")
+        own.write_text("{providers: {p: {kind: scripted}}, models: {m: {provider: nobody}}}")
+        supervisor.expect("catalog refused, the old one serves on:")
+        supervisor.expect(f"{own}: models.m: no provider 'nobody'")
+        own.write_text("{providers: {p: {kind: scripted}}, models: {m: {provider: p}, n: {provider: p}}}")
+        supervisor.expect("catalog loaded: 2 models")
+        supervisor.process.send_signal(signal.SIGHUP)
+        supervisor.process.send_signal(signal.SIGHUP)
+        assert supervisor.end() == 0
+        assert not any("stopping at once" in line for line in supervisor.lines)
+
+
+def test_a_terminal_that_closes_stops_the_cluster_although_nobody_sends_a_signal(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    # The session's leader gets the SIGHUP and waits for its child, as make does.
+    leader = subprocess.Popen(
+        [
+            "sh",
+            "-c",
+            'trap : HUP; "$@"; exit $?',
+            "sh",
+            *command("dev", "--data", str(tmp_path / "data"), "--port", "0"),
+        ],
+        env=environment(),
+        pass_fds=[theirs],
+        preexec_fn=functools.partial(os.login_tty, theirs),  # noqa: PLW1509  the child only takes its terminal
+    )
+    os.close(theirs)
+    printed = b""
+    while b"Ctrl-C stops everything" not in printed:
+        printed += os.read(ours, 4096)
+    family = psutil.Process(leader.pid).children(recursive=True)
+    assert len(family) == CHILDREN + 1
+    os.close(ours)
+    assert gone(family)
+    leader.wait(20)

@@ -42,6 +42,31 @@ async def test_every_usable_model_that_is_listed_is_offered(endpoint: Endpoint, 
     assert endpoint.credentials == ["Bearer sk-secret"]
     assert "sk-secret" not in found.path.read_text()
     assert endpoint.base_url in found.note
+    assert found.real_model == found.catalog.default_model == "m-1"
+    assert found.catalog.resolve("agent:assistant").models == ("m-1",)
+
+
+async def test_the_model_that_is_named_is_chosen_and_what_does_not_chat_is_left_out(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    ids = ["text-embedding-3-small", "gpt-4o-mini", "tts-1", "mine"]
+    endpoint.answer = lambda: web.json_response({"data": [{"id": each} for each in ids]})
+    environ = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": endpoint.base_url}
+    found = await prepare(None, tmp_path / "catalog.yaml", environ)
+    assert set(found.catalog.models) == {"scripted", "gpt-4o-mini", "mine"}
+    assert found.real_model == "gpt-4o-mini"
+    named = await prepare(None, tmp_path / "catalog.yaml", {**environ, "OPENAI_MODEL": "mine"})
+    assert named.catalog.default_model == named.real_model == "mine"
+
+
+async def test_an_endpoint_without_a_model_that_chats_leaves_the_scripted_one_and_says_so(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.answer = lambda: web.json_response({"data": [{"id": "text-embedding-3-small"}]})
+    found = await prepare(None, tmp_path / "catalog.yaml", {"OPENAI_BASE_URL": endpoint.base_url})
+    assert set(found.catalog.models) == {"scripted"}
+    assert found.real_model is None
+    assert "OPENAI_MODEL" in found.note
 
 
 async def test_an_endpoint_that_needs_no_key_is_asked_without_one(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -75,3 +100,4 @@ async def test_an_endpoint_that_is_not_there_does_not_prevent_the_start(tmp_path
     found = await prepare(None, tmp_path / "catalog.yaml", {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"})
     assert dev_catalog.FALLBACK_MODEL in found.catalog.models
     assert "did not list" in found.note
+    assert "ssl" not in found.note

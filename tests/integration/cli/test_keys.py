@@ -27,6 +27,21 @@ def test_a_key_is_shown_once_and_its_text_never_again(run: Callable[..., Any]) -
     assert text not in run("keys", "list", "--tenant", "a", "--json").out
 
 
+def test_a_key_for_what_the_catalog_lacks_is_made_with_a_warning(run: Callable[..., Any]) -> None:
+    made = run("keys", "create", "--tenant", "a", "--model", "nope", "--model", "scripted", "--default-agent", "zzz")
+    assert made.code == 0
+    assert "has no model 'nope'" in made.err
+    assert "has no agent 'zzz'" in made.err
+    assert "'scripted'" not in made.err
+    assert keyring.parse(made.out.splitlines()[0])
+
+
+def test_without_a_tenant_keys_are_the_anonymous_ones(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--tenant" in run("keys", "list").err
+    monkeypatch.setenv("KITEMESH_ANONYMOUS_TENANT", "nobody")
+    assert run("keys", "list").out == "tenant nobody has no keys\n"
+
+
 def test_what_a_key_may_do_is_kept(run: Callable[..., Any]) -> None:
     words = ("--scope", "chat", "--scope", "admin", "--model", "scripted", "--model", "agent:assistant")
     made = json.loads(run("keys", "create", "--tenant", "a", *words, "--expires-in", "1h", "--json").out)

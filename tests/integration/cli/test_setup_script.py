@@ -100,6 +100,18 @@ def test_a_second_run_is_silent_until_what_is_to_be_installed_changes(checkout: 
     assert "installing what uv.lock names" in set_up(checkout).stdout
 
 
+def test_another_python_than_that_of_the_environment_is_not_passed_over(checkout: Path) -> None:
+    stand_in_environment(checkout)
+    assert set_up(checkout).returncode == 0
+    (checkout / ".venv" / "bin" / "python").write_text("#!/bin/sh\necho 3.11.2\n")
+    add_command(checkout, "python3.12", "echo 3.12.1")
+    told = set_up(checkout, PYTHON="python3.12")
+    assert told.returncode == 1
+    assert told.stderr == "setup: .venv has Python 3.11.2 and python3.12 is 3.12.1; `make clean` first to change\n"
+    add_command(checkout, "python3.11", "echo 3.11.2")
+    assert set_up(checkout, PYTHON="python3.11").returncode == 0
+
+
 def test_an_environment_that_was_moved_is_made_again(checkout: Path) -> None:
     stand_in_environment(checkout)
     assert set_up(checkout).returncode == 0

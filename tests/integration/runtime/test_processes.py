@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,9 +32,10 @@ def run(module: str, *words: str, **environ: str) -> subprocess.CompletedProcess
 
 @pytest.mark.requirement("settings:secrets-are-masked")
 @pytest.mark.parametrize("module", MODULES)
-def test_it_prints_its_effective_settings_and_masks_secrets(module: str) -> None:
-    secret = "nats://user:s3cret@host:4222"
-    done = run(module, "--check", KITEMESH_NATS_URL=secret, KITEMESH_KEY_PEPPER="p" * 32)
+def test_it_prints_its_effective_settings_and_masks_secrets(module: str, tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text(CATALOG)
+    told = {"KITEMESH_CATALOG": str(tmp_path / "catalog.yaml"), "KITEMESH_KEY_PEPPER": "p" * 32}
+    done = run(module, "--check", KITEMESH_NATS_URL="nats://user:s3cret@host:4222", **told)
     assert done.returncode == 0, done.stderr
     assert "KITEMESH_DRAIN_S=25.0" in done.stdout.splitlines()
     assert "s3cret" not in done.stdout
@@ -50,6 +52,60 @@ def test_every_wrong_setting_is_told_at_once_with_its_own_exit_code(module: str)
     lines = done.stderr.splitlines()
     assert len(lines) == 3
     assert all(any(name in line for line in lines) for name in ("DRAIN_S", "LOG_LEVEL", "KITEMESH_TYPO is not"))
+
+
+@pytest.mark.parametrize("words", [(), ("--check",)])
+@pytest.mark.parametrize("module", MODULES)
+def test_a_catalog_that_is_missing_or_wrong_is_told_in_a_sentence_with_the_exit_code_of_settings(
+    module: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "catalog.yaml"
+    told = {"KITEMESH_CATALOG": str(path), "KITEMESH_KEY_PEPPER": "p" * 32}
+    absent = run(module, *words, **told)
+    name = f"kitemesh-{module.replace('_', '-')}"
+    assert absent.returncode == 78
+    assert absent.stderr == f"{name}: {path} does not exist; KITEMESH_CATALOG names the catalog\n"
+    assert "service.died" not in absent.stdout
+    path.write_text("{providers: {}, models: {a: {provider: p}}, extra: 1}")
+    wrong = run(module, *words, **told)
+    assert wrong.returncode == 78
+    assert [line.partition(f"{path}: ")[2].partition(":")[0] for line in wrong.stderr.splitlines()] == [
+        "extra",
+        "models.a",
+    ]
+
+
+def test_a_pool_that_the_catalog_lacks_is_told_in_a_sentence(tmp_path: Path, nats_url: str, mongo_url: str) -> None:
+    (tmp_path / "catalog.yaml").write_text(CATALOG)
+    refused = run(
+        "tool_executor",
+        KITEMESH_CATALOG=str(tmp_path / "catalog.yaml"),
+        KITEMESH_NATS_URL=nats_url,
+        KITEMESH_MONGO_URL=mongo_url,
+        KITEMESH_HEALTH_PORT="0",
+        KITEMESH_POOL="gpu",
+    )
+    assert refused.returncode == 78
+    assert refused.stderr == "kitemesh-tool-executor: pools.tool: no pool 'gpu'\n"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_it_says_what_it_is_and_which_version(module: str) -> None:
+    name = f"kitemesh-{module.replace('_', '-')}"
+    assert run(module, "--version").stdout.startswith(f"{name} ")
+    assert run(module, "--help").stdout.startswith(f"usage: {name} ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_stops_in_order_when_its_terminal_closes_as_when_it_is_asked_to(
+    storeless: tuple[subprocess.Popen[bytes], int], tmp_path: Path, number: signal.Signals
+) -> None:
+    process, _ = storeless
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert events[-1] == "service.stopped"
+    assert "service.stop_requested" in events
 
 
 def test_without_a_bus_it_says_so_and_ends(tmp_path: Path) -> None:

@@ -4,17 +4,18 @@ It names secrets and never holds them. Where the text comes from, and when it ch
 """
 
 import os
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kitemesh_contracts.commands import Mode, Route
 from kitemesh_contracts.errors import BadRequest, ErrorCode, NotFound
 from kitemesh_contracts.topology import Pool
+from kitemesh_runtime.catalog_references import find_broken, is_uuid
+from kitemesh_runtime.problems import describe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$")]
@@ -135,62 +136,12 @@ class Catalog(_Part):
     agents: dict[Name, Agent] = {}
     groups: dict[str, Group] = {}
 
-    @field_validator("groups")
-    @classmethod
-    def _uuids(cls, groups: dict[str, Group]) -> dict[str, Group]:
-        bad = [key for key in groups if not _is_uuid(key)]
-        if bad:
-            raise ValueError(f"not lower-case UUIDs: {', '.join(bad)}")
-        return groups
-
     @model_validator(mode="after")
     def _references(self) -> "Catalog":
-        wrong = [
-            *(
-                f"models.{i}: no provider {m.provider!r}"
-                for i, m in self.models.items()
-                if m.provider not in self.providers
-            ),
-            *(
-                f"models.{i}: no model pool {m.pool!r}"
-                for i, m in self.models.items()
-                if m.pool not in self.pools.model
-            ),
-            *(
-                f"models.{i}: may not begin with group: or agent:"
-                for i in self.models
-                if i.startswith(("group:", "agent:"))
-            ),
-            *(
-                f"groups.{g}: no model {i!r}"
-                for g, group in self.groups.items()
-                for i in group.models
-                if i not in self.models
-            ),
-            *(
-                f"groups.{g}: no agent {group.agent!r}"
-                for g, group in self.groups.items()
-                if group.agent is not None and group.agent not in self.agents
-            ),
-            *(
-                f"groups.{g}: its models are in several pools"
-                for g, group in self.groups.items()
-                if len({self.models[i].pool for i in group.models if i in self.models}) > 1
-            ),
-            *(
-                f"agents.{a}: no model {agent.model!r}"
-                for a, agent in self.agents.items()
-                if not self._has(agent.model)
-            ),
-        ]
-        if self.default_model is not None and not self._has(self.default_model):
-            wrong.append(f"default_model: no model {self.default_model!r}")
+        wrong = find_broken(self.model_dump())
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
-
-    def _has(self, target: str) -> bool:
-        return target in self.models or target.removeprefix("group:") in self.groups
 
     def resolve(self, requested: str) -> Route:
         """Say where a request's `model` is answered: `group:<uuid>`, `agent:<id>` or a model id.
@@ -202,7 +153,7 @@ class Catalog(_Part):
         """
         if requested.startswith("group:"):
             key = requested.removeprefix("group:").lower()
-            if not _is_uuid(key):
+            if not is_uuid(key):
                 raise BadRequest(ErrorCode.REQUEST_INVALID, "model: group: must be followed by a UUID")
             group = self.groups.get(key)
             if group is not None:
@@ -238,20 +189,27 @@ class Catalog(_Part):
 
 
 class CatalogError(Exception):
-    """A catalog file cannot be used.
+    """A catalog cannot be used.
 
     Attributes:
         problems: One sentence each, beginning with the place.
+        source: Which file it is; empty when it is none.
 
     """
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], source: str = "") -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+        self.source = source
+
+    def sentences(self) -> list[str]:
+        """Return the problems, each beginning with the file."""
+        named = self.source and not self.problems[0].startswith(self.source)
+        return [f"{self.source}: {problem}" if named else problem for problem in self.problems]
 
 
-def parse(text: str) -> Catalog:
-    """Read a catalog.
+def parse(text: str, source: str = "") -> Catalog:
+    """Read a catalog; `source` names the file in what is said of the whole of it.
 
     Raises:
         CatalogError: With every mistake found.
@@ -260,20 +218,22 @@ def parse(text: str) -> Catalog:
     try:
         raw: Any = yaml.safe_load(text)
     except yaml.YAMLError as exc:
-        raise CatalogError([f"not YAML: {' '.join(str(exc).split())}"]) from exc
+        raise CatalogError([_not_yaml(exc, source)], source) from exc
+    if raw is None:
+        raise CatalogError([f"{source or 'the catalog'} is empty"], source)
     try:
         return Catalog.model_validate(raw)
     except ValidationError as exc:
-        problems: list[str] = []
-        for error in exc.errors(include_input=False, include_url=False):
-            place = ".".join(str(part) for part in error["loc"])
-            sentences = error["msg"].removeprefix("Value error, ").split("; ")
-            problems.extend(f"{place}: {sentence}" if place else sentence for sentence in sentences)
-        raise CatalogError(problems) from exc
+        problems = [str(each) for each in describe(Catalog, exc)]
+        # The validator of references runs only when every part is right.
+        problems += [each for each in find_broken(raw) if each not in problems]
+        raise CatalogError(problems, source) from exc
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
+def _not_yaml(error: yaml.YAMLError, source: str) -> str:
+    name = source or "the catalog"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        words = " ".join(filter(None, [error.context, error.problem]))
+        return f"{name}:{error.problem_mark.line + 1}: not YAML: {words}"
+    reason = error.reason if isinstance(error, yaml.reader.ReaderError) else str(error)
+    return f"{name}: not YAML: {' '.join(reason.split())}"

@@ -22,10 +22,29 @@ def read(path: Path) -> Catalog:
         CatalogError: It cannot be read or used.
 
     """
+    name = str(path)
     try:
-        return parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise CatalogError([f"{path}: {exc}"]) from exc
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise CatalogError([f"{name} does not exist; KITEMESH_CATALOG names the catalog"], name) from exc
+    except OSError as exc:
+        raise CatalogError([f"{name} cannot be read: {exc.strerror}"], name) from exc
+    except UnicodeDecodeError as exc:
+        raise CatalogError([f"{name} is not UTF-8 text"], name) from exc
+    return parse(text, name)
+
+
+class WatchedFile:
+    """A file that may change; a file that is not there has a state, too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = _stamp(path)
+
+    def has_changed(self) -> bool:
+        """Say whether it differs from when this was asked last."""
+        before, self._stamp = self._stamp, _stamp(self._path)
+        return before != self._stamp
 
 
 class CatalogHandle:
@@ -34,7 +53,7 @@ class CatalogHandle:
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
         self.current = catalog
-        self._stamp = _stamp(path)
+        self._file = WatchedFile(path)
         self._listeners: list[Callable[[Catalog], None]] = []
 
     def on_change(self, listener: Callable[[Catalog], None]) -> None:
@@ -43,10 +62,8 @@ class CatalogHandle:
 
     def reload_if_changed(self) -> None:
         """Read the file again when it changed; a bad one is logged and the old one stays."""
-        stamp = _stamp(self.path)
-        if stamp == self._stamp:
+        if not self._file.has_changed():
             return
-        self._stamp = stamp
         try:
             catalog = read(self.path)
         except CatalogError as exc:

@@ -1,7 +1,7 @@
 """How a service process starts and stops: settings, logs, signals, two speeds, exit codes.
 
-Exit codes: 0 stopped on request, 1 something died, 78 the settings are wrong (EX_CONFIG). The first SIGTERM or SIGINT
-asks for a drain, the second one for an immediate end.
+Exit codes: 0 stopped on request, 1 something died, 78 the settings or the catalog are wrong (EX_CONFIG). The first
+SIGTERM, SIGINT or SIGHUP asks for a drain; a second one asks for an immediate end, unless it is a SIGHUP.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from typing import Any, Final, NoReturn, TypeVar
 import structlog
 import uvloop
 
-from kitemesh_runtime import logs
+from kitemesh_runtime import catalog_file, logs
+from kitemesh_runtime.catalog import CatalogError
 from kitemesh_runtime.metrics import LOOP_LAG
 from kitemesh_runtime.settings import Settings, SettingsError, load, render
 
@@ -67,9 +68,12 @@ class Life:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    def signal(self) -> None:
+    def signal(self, number: int = signal.SIGTERM) -> None:
         """Take one request to stop."""
         if self.stopping.is_set():
+            if number == signal.SIGHUP:
+                # A terminal that closes may say so twice, and means no haste.
+                return
             self.stopping_now.set()
             log.warning("service.stop_forced")
         else:
@@ -91,8 +95,10 @@ async def live(settings: S, replica: str, serve: Callable[[S, Life], Awaitable[N
     async with asyncio.TaskGroup() as tasks:
         life = Life(replica, tasks)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, life.signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Under nohup SIGHUP is ignored, and shall be.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, life.signal, number)
         async with life.background(loop_lag=watch_loop()):
             await serve(settings, life)
 
@@ -106,28 +112,58 @@ def run(service: str, model: type[S], serve: Callable[[S, Life], Awaitable[None]
         serve: Its composition root: opens everything, calls `life.ready()`, returns when it has drained.
 
     """
-    parser = argparse.ArgumentParser(
-        prog=f"kitemesh-{service}",
-        description=f"The kitemesh {service}. Settings come from KITEMESH_* variables; docs/settings.md lists them.",
-    )
-    parser.add_argument("--check", action="store_true", help="print the effective settings, secrets masked, and exit")
-    parser.add_argument("--version", action="version", version=version(f"kitemesh-{service}"))
-    arguments = parser.parse_args()
+    name = f"kitemesh-{service}"
+    arguments = _parse_arguments(name, serve)
     try:
         settings = load(model, os.environ)
+        if arguments.check:
+            sys.stdout.write(render(settings) + "\n")
+        catalog_file.read(settings.catalog)
     except SettingsError as exc:
-        for problem in exc.problems:
-            sys.stderr.write(f"kitemesh-{service}: {problem}\n")
-        sys.exit(EX_CONFIG)
+        _refuse(name, exc.problems)
+    except CatalogError as exc:
+        _refuse(name, exc.sentences())
     if arguments.check:
-        sys.stdout.write(render(settings) + "\n")
         sys.exit(0)
     replica = settings.replica or f"{service}-{os.urandom(4).hex()}"
     logs.configure(level=settings.log_level, log_format=settings.log_format, service=service, replica=replica)
     try:
         uvloop.run(live(settings, replica, serve))
     except BaseException as exc:
+        # What only the service itself can tell, such as a pool that the catalog lacks.
+        if problems := _catalog_problems(exc):
+            _refuse(name, problems)
         log.critical("service.died", exc_info=exc)
         sys.exit(1)
     log.info("service.stopped")
     sys.exit(0)
+
+
+def _parse_arguments(name: str, serve: Callable[..., object]) -> argparse.Namespace:
+    # The composition root says in its docstring what the service does.
+    purpose = (serve.__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=f"{purpose} Settings come from KITEMESH_* variables; docs/settings.md lists them.",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="print the effective settings, secrets masked, check the catalog, and exit"
+    )
+    parser.add_argument("--version", action="version", version=f"{name} {version(name)}")
+    return parser.parse_args()
+
+
+def _catalog_problems(error: BaseException) -> list[str]:
+    """Return what is wrong with the catalog; empty when anything else went wrong."""
+    if isinstance(error, CatalogError):
+        return error.sentences()
+    if not isinstance(error, BaseExceptionGroup):
+        return []
+    found = [_catalog_problems(each) for each in error.exceptions]
+    return [problem for problems in found for problem in problems] if all(found) else []
+
+
+def _refuse(name: str, problems: list[str]) -> NoReturn:
+    for problem in problems:
+        sys.stderr.write(f"{name}: {problem}\n")
+    sys.exit(EX_CONFIG)

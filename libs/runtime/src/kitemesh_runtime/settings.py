@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from kitemesh_runtime.masking import mask_url
+from kitemesh_runtime.problems import describe
 
 PREFIX: Final = "KITEMESH_"
 
@@ -53,6 +57,11 @@ KNOWN: Final = frozenset(
     },
 )
 """Names, without the prefix, that some kitemesh process reads; a test keeps it equal to what the models declare."""
+
+
+_PEPPER_HINT: Final = "must be set: at least 16 characters, the same for every gateway, e.g. `openssl rand -hex 32`"
+_HINTS: Final = {"KEY_PEPPER": _PEPPER_HINT}
+_ABSENT: Final = {"missing", "string_too_short", "too_short"}
 
 
 class SettingsError(Exception):
@@ -136,9 +145,10 @@ def load(model: type[S], environ: Mapping[str, str]) -> S:
     try:
         settings = model.model_validate(values)
     except ValidationError as exc:
-        for error in exc.errors(include_input=False, include_url=False):
-            field = ".".join(str(part) for part in error["loc"])
-            problems.append(f"{PREFIX}{field.upper()}: {error['msg'].removeprefix('Value error, ')}")
+        for problem in describe(model, exc):
+            field = "_".join(problem.place).upper()
+            hint = _HINTS.get(field) if problem.kind in _ABSENT else None
+            problems.append(f"{PREFIX}{field}: {hint or problem.sentence}")
         raise SettingsError(sorted(problems)) from exc
     if problems:
         raise SettingsError(sorted(problems))
@@ -146,5 +156,16 @@ def load(model: type[S], environ: Mapping[str, str]) -> S:
 
 
 def render(settings: Settings) -> str:
-    """Print the effective settings, secrets masked, one `VARIABLE=value` a line."""
-    return "\n".join(f"{PREFIX}{name.upper()}={getattr(settings, name)}" for name in type(settings).model_fields)
+    """Print the effective settings, one `VARIABLE=value` a line: secrets masked, what is not the default marked."""
+    return "\n".join(_line(settings, name, field) for name, field in type(settings).model_fields.items())
+
+
+def _line(settings: Settings, name: str, field: FieldInfo) -> str:
+    value, shown = getattr(settings, name), str(getattr(settings, name))
+    if isinstance(value, SecretStr) and name.endswith("_url"):
+        shown = mask_url(value.get_secret_value())
+    line = f"{PREFIX}{name.upper()}={shown}"
+    if field.is_required() or value == field.default:
+        return line
+    default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+    return f"{line}   # default: {default if str(default) else 'empty'}"
