@@ -38,8 +38,8 @@ A variable means the same in every process that reads it; a process that does no
 SETTINGS_OUTRO: Final = """\
 ## For tests
 
-`KITEMESH_FAILPOINT=name:action[:n][@file]` makes a process die, stop or stumble at a named place on the n-th pass. It is off
-unless set, and has no place in production.
+`KITEMESH_FAILPOINT=name:action[:n][@file]` makes a process die, stop or stumble at a named place on the n-th pass.
+It is off unless set, and has no place in production.
 
 ## Without the prefix
 

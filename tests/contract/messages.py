@@ -195,5 +195,9 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
         codec.RELAYED,
         TurnEnded(**_ids, outcome="failed", error=_error),
     ),
+    "turn.ended.with_store_ms": (
+        codec.RELAYED,
+        TurnEnded(**_ids, outcome="completed", text="Hello.", finish="stop", store_ms=2.5),
+    ),
     "beat": (codec.BEAT, Beat(service="gateway", replica="gateway-1", version="0.1.0", load=3)),
 }

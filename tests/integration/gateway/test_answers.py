@@ -47,7 +47,7 @@ async def test_a_whole_answer_with_everything_that_goes_with_it(rig: Rig) -> Non
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["x-request-id"].startswith("req_")
     names = [hop.split(";")[0].strip() for hop in answer.headers["server-timing"].split(",")]
-    assert names == ["gateway", "queue", "provider", "total"]
+    assert names == ["gateway", "queue", "provider", "store", "total"]
     assert "queue;dur=1.2, provider;dur=40.0" in answer.headers["server-timing"]
 
 

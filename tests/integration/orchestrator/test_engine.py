@@ -3,6 +3,7 @@
 import asyncio
 
 import msgspec
+import pytest
 
 from integration.orchestrator.rig import Rig, start
 from kitemesh_contracts import codec, subjects, topology
@@ -13,6 +14,7 @@ from kitemesh_contracts.events import StepFailed, StepReleased
 from kitemesh_runtime.stores import TurnRecord
 
 
+@pytest.mark.requirement("conversation:stored-before-done")
 async def test_a_turn_is_asked_answered_stored_and_closed_in_that_order(rig: Rig) -> None:
     turn = start("Hi", conversation="c-first", fresh=True)
     await rig.start(turn)
@@ -21,11 +23,13 @@ async def test_a_turn_is_asked_answered_stored_and_closed_in_that_order(rig: Rig
     await rig.answer(job, "Hello.")
     closing = await rig.closing()
     assert (closing.outcome, closing.text, closing.stored) == ("completed", "Hello.", True)
+    assert closing.store_ms > 0
     stored = await rig.stores.turns.get("acme", turn.turn)
     assert stored is not None
     assert (stored.ordinal, stored.answer.text if stored.answer else "") == (1, "Hello.")
 
 
+@pytest.mark.requirement("classic:first-result-wins")
 async def test_a_second_delivery_of_anything_changes_nothing(rig: Rig) -> None:
     turn = start("Hi", conversation="c-twice", fresh=True)
     await rig.start(turn)
@@ -33,7 +37,8 @@ async def test_a_second_delivery_of_anything_changes_nothing(rig: Rig) -> None:
     await rig.start(turn)
     await rig.answer(job, "Hello.")
     await rig.answer(job, "Hello.")
-    assert (await rig.closing()) == (await rig.closing())
+    first, second = [msgspec.structs.replace(await rig.closing(), store_ms=0.0) for _ in range(2)]
+    assert first == second
     await rig.bus.barrier()
     assert [record.id for record in await rig.stores.turns.recent("acme", "c-twice", limit=9)] == [turn.turn]
 
@@ -52,6 +57,7 @@ async def test_a_continued_conversation_is_shown_its_history(rig: Rig) -> None:
     ]
 
 
+@pytest.mark.requirement("conversation:queue-in-order", "conversation:one-turn-at-a-time")
 async def test_turns_of_one_conversation_run_in_order_one_at_a_time(rig: Rig) -> None:
     turns = [
         start("one", conversation="c-queue", fresh=True),
@@ -128,6 +134,7 @@ async def test_a_cancelled_turn_never_reaches_a_model(rig: Rig) -> None:
     assert rig.jobs.empty()
 
 
+@pytest.mark.requirement("conversation:waiting-turn-can-leave")
 async def test_a_cancel_takes_a_waiting_turn_out_of_its_queue(rig: Rig) -> None:
     await rig.start(start("one", conversation="c-leave", fresh=True))
     job = await rig.job()

@@ -68,6 +68,7 @@ class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaul
         attempt: The attempt whose answer counts; `last` is its last frame's number.
         text: The whole answer of the last step.
         stored: The conversation in the store has this turn.
+        store_ms: How long the turn's write to the store took; 0 when nothing was written.
 
     """
 
@@ -86,6 +87,7 @@ class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaul
     error: ErrorInfo | None = None
     stored: bool = True
     timings: StepTimings = StepTimings()
+    store_ms: float = 0.0
 
 
 Relayed = Frame | TurnEnded

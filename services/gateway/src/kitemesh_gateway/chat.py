@@ -112,9 +112,9 @@ def _facts(exchange: Exchange, asked: TurnRequest, start: StartTurn) -> Facts:
 
 
 def _timing(accepted_ms: float, total_ms: float, ended: TurnEnded) -> str:
-    """Say where the time went: until the turn was accepted, in the model queue, in the provider, altogether."""
+    """Say where the time went: until the turn was accepted, in the model queue, provider and store, altogether."""
     timings = ended.timings
     return (
         f"gateway;dur={accepted_ms:.1f}, queue;dur={timings.queued_ms:.1f}, "
-        f"provider;dur={timings.total_ms:.1f}, total;dur={total_ms:.1f}"
+        f"provider;dur={timings.total_ms:.1f}, store;dur={ended.store_ms:.1f}, total;dur={total_ms:.1f}"
     )

@@ -66,7 +66,7 @@ def record_of(state: Accepted | Generating, finish: Finish, ended_at_ms: int) ->
     )
 
 
-def closing_of(state: Accepted | Generating, finish: Finish, *, stored: bool) -> TurnEnded:
+def closing_of(state: Accepted | Generating, finish: Finish, *, stored: bool, store_ms: float) -> TurnEnded:
     """Return the event that closes a turn's stream."""
     return TurnEnded(
         turn=state.start.turn,
@@ -83,6 +83,7 @@ def closing_of(state: Accepted | Generating, finish: Finish, *, stored: bool) ->
         error=finish.error,
         stored=stored,
         timings=finish.timings,
+        store_ms=store_ms,
     )
 
 
@@ -106,9 +107,11 @@ class Endings:
     async def end(self, state: Accepted | Generating, finish: Finish) -> None:
         """Store, close, give up the conversation."""
         record = record_of(state, finish, self._clock.now_ms())
+        began_s = self._clock.monotonic()
         stored = await self._store(record)
+        store_ms = round((self._clock.monotonic() - began_s) * 1000, 3)
         start = state.start
-        payload = await self._pack(closing_of(state, finish, stored=stored))
+        payload = await self._pack(closing_of(state, finish, stored=stored, store_ms=store_ms))
         self._bus.publish(subjects.live(start.gateway, start.turn, finish.step, finish.attempt), payload)
         TURNS_ENDED.labels(start.mode, finish.outcome).inc()
         log.info(
