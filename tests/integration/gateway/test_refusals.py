@@ -253,6 +253,7 @@ ENDINGS: list[tuple[ErrorCode, Told]] = [
     (ErrorCode.TURN_CANCELLED, Told(409, "conflict_error", "turn.cancelled", WORDS)),
     (ErrorCode.CONVERSATION_FULL, Told(429, "rate_limit_error", "queue_full", WORDS, CONVERSATION)),
     (ErrorCode.UPSTREAM_LIMITED, Told(429, "rate_limit_error", "rate_limit_exceeded", WORDS)),
+    (ErrorCode.UPSTREAM_UNREACHABLE, Told(502, "upstream_error", "upstream.unreachable", WORDS)),
     (ErrorCode.UPSTREAM_REFUSED, Told(502, "upstream_error", "upstream.refused", WORDS)),
     (ErrorCode.UPSTREAM_FAILED, Told(502, "upstream_error", "upstream.failed", WORDS)),
     (ErrorCode.UPSTREAM_CUT, Told(502, "upstream_error", "upstream.cut", WORDS)),

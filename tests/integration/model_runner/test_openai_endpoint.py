@@ -157,9 +157,9 @@ async def test_a_reset_in_mid_stream_is_a_cut(ask: Ask, said: Said) -> None:
     assert "w0 w1 w2 w3 w4 ".startswith(said.text)
 
 
-async def test_nobody_listening_is_a_refusal(ask: Ask) -> None:
+async def test_nobody_listening_is_told_from_a_refusal(ask: Ask) -> None:
     error = await failure_of(ask("ok", base_url=f"http://{LOOPBACK}:{free_port()}/v1"))
-    assert error.code == ErrorCode.UPSTREAM_REFUSED
+    assert error.code == ErrorCode.UPSTREAM_UNREACHABLE
 
 
 async def test_an_address_that_is_none_is_a_typed_error(ask: Ask) -> None:

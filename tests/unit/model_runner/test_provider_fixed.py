@@ -27,4 +27,4 @@ async def test_it_says_its_text_once_whatever_it_is_asked() -> None:
 def test_a_catalog_must_say_what_it_says() -> None:
     with pytest.raises(CatalogError) as caught:
         parse("{providers: {closed: {kind: fixed}}, models: {m: {provider: closed}}}")
-    assert caught.value.problems == ["providers.closed.fixed.text: Field required"]
+    assert caught.value.problems == ["providers.closed.text: must be set"]

@@ -37,6 +37,7 @@ class ErrorCode(StrEnum):
     STORE_DOWN = "store.down"
     DRAINING = "service.draining"
     UPSTREAM_FAILED = "upstream.failed"
+    UPSTREAM_UNREACHABLE = "upstream.unreachable"
     UPSTREAM_REFUSED = "upstream.refused"
     UPSTREAM_LIMITED = "upstream.limited"
     UPSTREAM_TIMEOUT = "upstream.timeout"
@@ -80,6 +81,7 @@ MEANINGS: Final[dict[ErrorCode, Meaning]] = {
     ErrorCode.STORE_DOWN: Meaning(503, "refused"),
     ErrorCode.DRAINING: Meaning(503, "refused"),
     ErrorCode.UPSTREAM_FAILED: Meaning(502, "failed"),
+    ErrorCode.UPSTREAM_UNREACHABLE: Meaning(502, "failed"),
     ErrorCode.UPSTREAM_REFUSED: Meaning(502, "failed"),
     ErrorCode.UPSTREAM_LIMITED: Meaning(429, "failed"),
     ErrorCode.UPSTREAM_TIMEOUT: Meaning(504, "failed"),

@@ -18,6 +18,7 @@ from kitemesh_contracts.errors import ContractViolation, Unavailable
 from kitemesh_contracts.ids import is_id
 from kitemesh_runtime.bus import Bus, Delivery
 from kitemesh_runtime.jetstream_nats import NOT_FOUND, Refused, ask
+from kitemesh_runtime.metrics import DEAD_LETTERS
 from kitemesh_runtime.wire_nats import header_of
 from kitemesh_runtime.worker import Done, Gate, Observe, Outcome, Worker
 
@@ -122,6 +123,8 @@ class DeadLetterMover:
                 raise
             # It comes back for ever, and a few like it would take every slot.
             log.exception("delivery.unfailable", stream=letter.stream, subject=letter.subject)
+        terminated = delivery.subject.startswith(topology.ADVISORY_TERMINATED)
+        DEAD_LETTERS.labels(letter.stream, "terminated" if terminated else "exhausted").inc()
         if message is not None:
             body = {"seq": letter.sequence, "no_erase": True}
             await ask(self._bus, f"STREAM.MSG.DELETE.{letter.stream}", body, _DELETED)

@@ -108,13 +108,6 @@ MODEL_FIRST_TOKEN: Final = Histogram(
 MODEL_TOKENS: Final = Counter(
     "kitemesh_model_tokens_total", "Tokens in and out, as providers report them.", ["direction"], registry=REGISTRY
 )
-STORE_DURATION: Final = Histogram(
-    "kitemesh_store_duration_seconds",
-    "Time of a store operation.",
-    ["operation"],
-    buckets=FAST_BUCKETS,
-    registry=REGISTRY,
-)
 DEPENDENCY_UP: Final = Gauge(
     "kitemesh_dependency_up",
     "1 while the last real operation on the dependency succeeded.",

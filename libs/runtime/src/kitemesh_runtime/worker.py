@@ -48,6 +48,7 @@ Outcome = Done | Retry | Reject
 Handler = Callable[[Delivery], Awaitable[Outcome]]
 Release = Callable[[Delivery], Awaitable[None]]
 GiveUp = Callable[[Delivery, str], Awaitable[None]]
+Take = Callable[[Delivery], None]
 Observe = Callable[[str, float], None]
 """Takes `done`, `rejected`, `failed`, `released` or `unavailable`, and the seconds since the delivery."""
 
@@ -94,6 +95,7 @@ class Worker:
         gate: Gate | None = None,
         on_release: Release | None = None,
         on_reject: GiveUp | None = None,
+        on_taken: Take | None = None,
         observe: Observe | None = None,
     ) -> None:
         """Take what to pull and what to run.
@@ -110,6 +112,7 @@ class Worker:
             on_release: Hands a message back (publishes that it was released); it is acknowledged once this returns.
                 Without it, or when it raises, the message is given back by `nak`.
             on_reject: Tells whoever waits for a message, and why, before it is given up: the server keeps no copy.
+            on_taken: Told of each delivery as it arrives; it must not block.
             observe: Told how each delivery ended.
 
         """
@@ -123,6 +126,7 @@ class Worker:
         self._gate = gate
         self._on_release = on_release
         self._on_reject = on_reject
+        self._on_taken = on_taken
         self._observe = observe
         self._pulls: list[Pull] = []
         self._held: set[_Held] = set()
@@ -186,6 +190,8 @@ class Worker:
         def receive(delivery: Delivery) -> None:
             held = _Held(delivery, index, time.monotonic())
             self._held.add(held)
+            if self._on_taken is not None:
+                self._on_taken(delivery)
             # What still arrives while stopping is only handed back.
             if not self._stopping.is_set() and self._group is not None:
                 task_name = f"{self._name}:{last_token(delivery.subject)}"

@@ -1,13 +1,15 @@
 """How a service's workers live: they run until the process is told to stop, then drain, then hand back.
 
-The one place that turns outcomes of deliveries into metrics.
+The one place that turns deliveries into metrics.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 
+from kitemesh_runtime.bus import Delivery
+from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.lifecycle import Life
-from kitemesh_runtime.metrics import DELIVERIES, DELIVERY_DURATION
+from kitemesh_runtime.metrics import DELIVERIES, DELIVERY_DURATION, QUEUE_WAIT, REDELIVERIES, SLOTS_USED
 from kitemesh_runtime.worker import Worker
 
 
@@ -26,6 +28,18 @@ def observer(queue: str) -> Callable[[str, float], None]:
     return observe
 
 
+def taker(queue: str, clock: Clock) -> Callable[[Delivery], None]:
+    """Return what measures how long a queue's messages waited, and counts those that had been delivered before."""
+    waited, again = QUEUE_WAIT.labels(queue), REDELIVERIES.labels(queue)
+
+    def take(delivery: Delivery) -> None:
+        waited.observe(max(0.0, clock.now_ms() / 1000 - delivery.published_at_s))
+        if delivery.deliveries > 1:
+            again.inc()
+
+    return take
+
+
 async def work_until_stopped(life: Life, workers: Sequence[Worker], *, drain_s: float) -> None:
     """Run workers, say that the service is ready, and drain them when it is asked to stop.
 
@@ -35,6 +49,7 @@ async def work_until_stopped(life: Life, workers: Sequence[Worker], *, drain_s: 
         drain_s: Seconds that running work may take; a second signal ends it at once.
 
     """
+    SLOTS_USED.set_function(lambda: sum(worker.in_flight for worker in workers))
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.run(), name="worker")

@@ -29,6 +29,7 @@ ADVICE: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.STORE_DOWN: _RETRY,
     ErrorCode.DRAINING: _RETRY + " Another server takes it meanwhile.",
     ErrorCode.UPSTREAM_FAILED: "Try again later, or another model: the model's provider failed.",
+    ErrorCode.UPSTREAM_UNREACHABLE: "Try again; then tell the operator: the model's provider cannot be reached.",
     ErrorCode.UPSTREAM_REFUSED: "Tell the operator: the model's provider does not take what it was sent.",
     ErrorCode.UPSTREAM_LIMITED: _RETRY + " The model's provider is over its limit.",
     ErrorCode.UPSTREAM_TIMEOUT: "Try again later, or another model: the model's provider did not answer in time.",

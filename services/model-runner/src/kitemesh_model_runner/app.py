@@ -16,9 +16,9 @@ from kitemesh_runtime import catalog
 from kitemesh_runtime.catalog import CatalogError, FixedProvider, OpenAIProvider, ScriptedProvider
 from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
-from kitemesh_runtime.metrics import SLOTS, SLOTS_USED
+from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.worker import Worker
-from kitemesh_runtime.working import observer, work_until_stopped
+from kitemesh_runtime.working import observer, taker, work_until_stopped
 
 
 async def serve(settings: RunnerSettings, life: Life) -> None:
@@ -60,10 +60,10 @@ async def serve(settings: RunnerSettings, life: Life) -> None:
                 gate=base.bus_state,
                 on_release=runner.release,
                 on_reject=runner.refuse,
+                on_taken=taker(MODEL, base.clock),
                 observe=observer(MODEL),
             ),
         )
         SLOTS.set(settings.slots)
-        SLOTS_USED.set_function(load)
         await stack.enter_async_context(life.background(watch_jobs=runner.watch()))
         await work_until_stopped(life, workers, drain_s=settings.drain_s)

@@ -147,7 +147,7 @@ class Exchange:
             case TimeoutError():
                 return Broken(ErrorCode.UPSTREAM_TIMEOUT, again=again)
             case aiohttp.ClientConnectorError():
-                return Broken(ErrorCode.UPSTREAM_REFUSED, again=True)
+                return Broken(ErrorCode.UPSTREAM_UNREACHABLE, again=True)
             case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
                 return Broken(ErrorCode.UPSTREAM_CUT, again=again)
             case _:

@@ -64,6 +64,7 @@ class Provider(Protocol):
 
 
 SENTENCES: Final = {
+    ErrorCode.UPSTREAM_UNREACHABLE: "The model's provider cannot be reached",
     ErrorCode.UPSTREAM_REFUSED: "The model's provider refused the request",
     ErrorCode.UPSTREAM_FAILED: "The model's provider failed",
     ErrorCode.UPSTREAM_LIMITED: "The model's provider is over its limit; try again later",

@@ -68,6 +68,8 @@ class OpenAIEndpoint:
         self._clock: Final = clock
         self._chance: Final = chance
         self._url: Final = config.base_url.rstrip("/") + "/chat/completions"
+        # For the log: without what a user may have put before it, and without parsing what may be no URL at all.
+        self._host: Final = config.base_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
         self._connect: Final = aiohttp.ClientTimeout(total=None, connect=config.connect_timeout_s)
         newer = _NEWER_HOST.match(config.base_url) is not None
         self._token_limit: Final[TokenLimit] = "max_completion_tokens" if newer else "max_tokens"
@@ -101,6 +103,8 @@ class OpenAIEndpoint:
                     turn=call.turn,
                     code=broken.code,
                     status=broken.status,
+                    host=self._host,
+                    reason=type(broken.__cause__).__name__ if broken.__cause__ else None,
                     tries=tries,
                 )
                 if not again:

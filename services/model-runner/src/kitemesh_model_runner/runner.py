@@ -17,7 +17,6 @@ from kitemesh_contracts.commands import CancelTurn, Generate
 from kitemesh_contracts.errors import Busy, ContractViolation, ErrorCode, ErrorInfo, KitemeshError, ProviderFailed
 from kitemesh_contracts.events import StepCancelled, StepFailed, StepGenerated, StepReleased
 from kitemesh_contracts.headers import classic_result_msg_id, released_msg_id
-from kitemesh_contracts.topology import MODEL
 from kitemesh_model_runner.attempt import Attempt, Result
 from kitemesh_model_runner.provider import ModelCall
 from kitemesh_model_runner.routing import Routing, Target
@@ -31,8 +30,6 @@ from kitemesh_runtime.metrics import (
     MODEL_DURATION,
     MODEL_FIRST_TOKEN,
     MODEL_TOKENS,
-    QUEUE_WAIT,
-    REDELIVERIES,
 )
 from kitemesh_runtime.parcels import Parcels, pack_small
 from kitemesh_runtime.worker import Done, Outcome, Retry
@@ -48,7 +45,6 @@ BROKEN: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The model could not 
 UNREADABLE: Final = ErrorInfo(code=ErrorCode.CONTRACT_VIOLATED, message="The model-runner cannot read the job")
 
 _MS: Final = 1000.0
-_WAIT: Final = QUEUE_WAIT.labels(MODEL)
 _TOKENS_IN: Final = MODEL_TOKENS.labels("in")
 _TOKENS_OUT: Final = MODEL_TOKENS.labels("out")
 
@@ -165,9 +161,6 @@ class Runner:
     async def _generate(self, delivery: Delivery) -> Result:
         job = await self._parcels.unpack(codec.GENERATE, delivery.data)
         waited_ms = max(0.0, self._clock.now_ms() - delivery.published_at_s * _MS)
-        _WAIT.observe(waited_ms / _MS)
-        if delivery.deliveries > 1:
-            REDELIVERIES.labels(MODEL).inc()
         attempt = Attempt(self._bus, self._clock, job, number=_number(job, delivery), queued_ms=round(waited_ms, 3))
         targets = self._routing.targets(job.models)
         kind = targets[0].provider.kind if targets else "none"

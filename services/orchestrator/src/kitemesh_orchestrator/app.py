@@ -21,7 +21,7 @@ from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.worker import Handler, Worker
-from kitemesh_runtime.working import observer, work_until_stopped
+from kitemesh_runtime.working import observer, taker, work_until_stopped
 
 _HEARTBEAT_S: Final = ORCHESTRATOR_ACK_WAIT_S / 3
 _CANCEL_AGAIN_S: Final = 1.0
@@ -67,6 +67,7 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
                 heartbeat_s=_HEARTBEAT_S,
                 gate=base.bus_state,
                 on_reject=engine.on_reject(stream),
+                on_taken=taker(stream, base.clock),
                 observe=observer(stream),
             )
 

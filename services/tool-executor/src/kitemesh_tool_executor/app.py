@@ -9,7 +9,7 @@ from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.worker import Worker
-from kitemesh_runtime.working import observer, work_until_stopped
+from kitemesh_runtime.working import observer, taker, work_until_stopped
 from kitemesh_tool_executor.executor import Executor
 from kitemesh_tool_executor.settings import ExecutorSettings
 from kitemesh_tool_executor.tool import Tool
@@ -38,6 +38,7 @@ async def serve(settings: ExecutorSettings, life: Life) -> None:
                 executor.on_job,
                 name=f"tool-{settings.pool}",
                 gate=base.bus_state,
+                on_taken=taker(TOOL, base.clock),
                 observe=observer(TOOL),
             ),
         )
