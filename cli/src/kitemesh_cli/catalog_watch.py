@@ -8,13 +8,12 @@ from kitemesh_runtime.catalog import CatalogError
 from kitemesh_runtime.catalog_file import POLL_S, WatchedFile, read
 
 
-async def tell_changes(path: Path, say: Callable[[str], None]) -> None:
+async def tell_changes(file: WatchedFile, say: Callable[[str], None]) -> None:
     """Look for changes for ever, and say whether each new catalog can serve."""
-    file = WatchedFile(path)
     while True:
         await asyncio.sleep(POLL_S)
         if file.has_changed():
-            say(judge(path))
+            say(judge(file.path))
 
 
 def judge(path: Path) -> str:

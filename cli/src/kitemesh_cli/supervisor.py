@@ -16,6 +16,7 @@ from kitemesh_cli.children import Children
 from kitemesh_cli.console import say
 from kitemesh_cli.start_up import Plan, start_up
 from kitemesh_cli.terminal import watch_terminal
+from kitemesh_runtime.catalog_file import WatchedFile
 
 SERVER_STOP_S: Final = 15.0
 STOP_MARGIN_S: Final = 5.0
@@ -38,8 +39,10 @@ async def supervise(plan: Plan) -> None:
             await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
                 ready = starting.result()
+                # From before anybody knows that it is ready, so that no edit falls in between.
+                catalog = WatchedFile(ready.catalog)
                 say(render(ready))
-                watching.append(asyncio.create_task(tell_changes(ready.catalog, say), name="catalog-watch"))
+                watching.append(asyncio.create_task(tell_changes(catalog, say), name="catalog-watch"))
                 await asked
         finally:
             children.settle()

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,7 @@ from kitemesh_cli.servers import free_port
 
 HERE = Path(__file__).parent
 CHILDREN = 4
+PATIENCE_S = 60.0
 
 
 class Supervisor:
@@ -43,11 +45,16 @@ class Supervisor:
         return self.process.stdout
 
     def expect(self, words: str) -> str:
-        """Read up to the line with these words."""
-        for line in self.output:
-            self.lines.append(line)
-            if words in line:
-                return line
+        """Read up to the line with these words; one that does not come in time ends the process."""
+        patience = threading.Timer(PATIENCE_S, self.process.kill)
+        patience.start()
+        try:
+            for line in self.output:
+                self.lines.append(line)
+                if words in line:
+                    return line
+        finally:
+            patience.cancel()
         raise AssertionError(f"it ended without {words!r}:\n" + "".join(self.lines))
 
     def family(self) -> list[psutil.Process]:

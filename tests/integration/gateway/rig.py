@@ -266,11 +266,12 @@ async def open_rig(
         cluster = Cluster(
             await stack.enter_async_context(open_bus(nats_url, name="cluster", reconnect_wait_s=0.05)), parcels
         )
+        (folder / "catalog.yaml").write_text(CATALOG.model_dump_json(exclude_none=True))
         base = Foundation(
             bus=bus,
             stores=stores,
             parcels=parcels,
-            catalog=CatalogHandle(folder / "catalog.yaml", CATALOG),
+            catalog=CatalogHandle(folder / "catalog.yaml"),
             clock=clock,
             bus_state=bus_state,
             store_state=store_state,

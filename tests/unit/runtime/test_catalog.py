@@ -201,7 +201,7 @@ def edit(tmp_path: Path) -> Callable[[str], Path]:
 @pytest.mark.requirement("catalog:reload")
 def test_a_changed_file_serves_and_a_bad_one_does_not(edit: Callable[[str], Path]) -> None:
     path = edit(catalog())
-    handle = CatalogHandle(path, read(path))
+    handle = CatalogHandle(path)
     heard: list[int] = []
     handle.on_change(lambda new: heard.append(len(new.models)))
     edit(catalog(models={"a": {"provider": "p"}, "b": {"provider": "p"}}))

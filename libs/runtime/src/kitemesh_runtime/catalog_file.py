@@ -38,22 +38,28 @@ class WatchedFile:
     """A file that may change; a file that is not there has a state, too."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._stamp = _stamp(path)
 
     def has_changed(self) -> bool:
         """Say whether it differs from when this was asked last."""
-        before, self._stamp = self._stamp, _stamp(self._path)
+        before, self._stamp = self._stamp, _stamp(self.path)
         return before != self._stamp
 
 
 class CatalogHandle:
-    """The catalog that serves now. Read `current` anew for every piece of work."""
+    """The catalog that serves now. Read `current` anew for every piece of work.
 
-    def __init__(self, path: Path, catalog: Catalog) -> None:
+    Raises:
+        CatalogError: The first read failed.
+
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.current = catalog
+        # Before it is read, so that no change falls in between.
         self._file = WatchedFile(path)
+        self.current = read(path)
         self._listeners: list[Callable[[Catalog], None]] = []
 
     def on_change(self, listener: Callable[[Catalog], None]) -> None:
@@ -89,7 +95,7 @@ async def open_catalog(path: Path) -> AsyncIterator[CatalogHandle]:
         CatalogError: The first read failed.
 
     """
-    handle = CatalogHandle(path, read(path))
+    handle = CatalogHandle(path)
     watcher = asyncio.create_task(handle.watch(), name="catalog-watch")
     try:
         yield handle
