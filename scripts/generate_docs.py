@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from kitemesh_cli.settings import BootstrapSettings, DevSettings, KeysSettings
+from kitemesh_cli.settings import BootstrapSettings, ClientSettings, DevSettings, KeysSettings
 from kitemesh_gateway.settings import GatewaySettings
 from kitemesh_model_runner.settings import RunnerSettings
 from kitemesh_orchestrator.settings import OrchestratorSettings
@@ -85,7 +85,8 @@ SECTIONS: Final = (
     Section("model-runner", RunnerSettings, Settings),
     Section("tool-executor", ExecutorSettings, Settings),
     Section("kitemesh bootstrap", BootstrapSettings, Settings),
-    Section("kitemesh keys, kitemesh conversation", KeysSettings, Settings),
+    Section("kitemesh keys, kitemesh conversation, kitemesh tools", KeysSettings, Settings),
+    Section("kitemesh approvals", ClientSettings, Settings),
     Section("kitemesh dev", DevSettings, BootstrapSettings),
 )
 

@@ -67,17 +67,20 @@ class Cluster:
         )
 
     def processes(self) -> dict[str, psutil.Process]:
-        """Return the cluster's processes by name; one that has just died is not among them."""
+        """Return the cluster's processes by name, a second pool's as `tool-executor-<pool>`.
+
+        One that has just died is not among them.
+        """
         found = {}
         for child in psutil.Process(self.process.pid).children(recursive=True):
             try:
-                line = child.cmdline()
+                line, pool = child.cmdline(), child.environ().get("KITEMESH_POOL", "default")
             except psutil.NoSuchProcess:
                 continue
             text = " ".join(line)
             for name in SERVICES:
                 if f"kitemesh_{name.replace('-', '_')}" in text:
-                    found[name] = child
+                    found[name if pool == "default" else f"{name}-{pool}"] = child
             for name in ("nats-server", "mongod"):
                 if line and line[0].endswith(f"/{name}"):
                     found[name] = child

@@ -18,15 +18,57 @@ class Requirement(NamedTuple):
 
 OPENAI: Final = "OpenAI chat completions API"
 SEED: Final = "seed 000, the first published API"
+NATIVE: Final = "this server's own HTTP API"
 NATS_PY: Final = "nats-py 2.16.0"
 CLASSIC: Final = "architecture: a classic turn"
 DYING: Final = "architecture: when something dies"
 PURE: Final = "architecture: pure inside, adapters at the edge"
 MACHINES: Final = "architecture: several machines"
 WIRE: Final = "docs/wire.md: messages"
+WEBHOOKS: Final = "docs/approvals.md: webhooks"
+TOOLS: Final = "docs/catalog.md: tools"
+RACES: Final = "docs/approvals.md: races"
+POLICIES: Final = "docs/catalog.md: policies"
+HOLDS: Final = "docs/approvals.md"
+AGENTS: Final = "docs/catalog.md: parts"
 
 REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
     {
+        "approvals:audited": Requirement(
+            "Every request, decision and end of a hold is noted for good, with who, what, when and from where.", NATIVE
+        ),
+        "approvals:batch": Requirement(
+            "What a rule wants decided together is decided in one answer or not at all.", POLICIES
+        ),
+        "approvals:changed-tool-is-refused": Requirement(
+            "Arguments of a held call cannot be edited once its tool's definition is another one.", NATIVE
+        ),
+        "approvals:decide-over-http": Requirement(
+            "A decision over HTTP is stored with who, when and from where, noted in the audit and announced.", NATIVE
+        ),
+        "approvals:edited-arguments": Requirement(
+            "Edited arguments satisfy the tool's schema and the rules, and are stored beside the originals.", NATIVE
+        ),
+        "approvals:foreign-is-missing": Requirement(
+            "Another tenant's approval cannot be told from one that does not exist, by any route.", NATIVE
+        ),
+        "approvals:from-a-terminal": Requirement("The command lists, shows, approves and denies what is held.", HOLDS),
+        "approvals:list": Requirement("Approvals are listed newest first, by status and in pages.", NATIVE),
+        "approvals:one-winner": Requirement(
+            "Of any number of decisions at once on several gateways one wins, and the others are told which.", NATIVE
+        ),
+        "approvals:partial-decisions-stay-open": Requirement(
+            "A decision of some calls leaves the others of their hold open.", NATIVE
+        ),
+        "approvals:scope": Requirement(
+            "Only a key with the scope that the rule names decides what it holds.", POLICIES
+        ),
+        "approvals:secrets-are-masked": Requirement(
+            "A secret argument is shown by no route, and runs as it was unless somebody changes it.", NATIVE
+        ),
+        "approvals:shown-as-it-will-run": Requirement(
+            "An approval shows each call exactly as it will run, with a sentence for people and its end.", NATIVE
+        ),
         "attempt:gap-stops-the-showing": Requirement(
             "After a missing frame nothing more is shown until the closing event says how the answer goes on.", CLASSIC
         ),
@@ -42,6 +84,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "attempt:redelivery-has-a-number-of-its-own": Requirement(
             "A redelivered job works under an attempt that no earlier delivery used.", DYING
+        ),
+        "attempt:steps-follow-each-other": Requirement(
+            "A step is shown only behind exactly what was shown of the one before; the closing event has the rest.",
+            CLASSIC,
         ),
         "attempt:stored-turn-is-looked-for": Requirement(
             "After a reconnect, or 15 s without a sign of life, the gateway looks for the turn in the store.", CLASSIC
@@ -85,6 +131,29 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "bus:unsent-is-bounded": Requirement(
             "What waits for a server that does not read is bounded; beyond it publishing is refused.", NATS_PY
         ),
+        "busy:cancel-previous": Requirement(
+            "With `cancel_previous` a new message ends the turn that runs before it, and what that has not begun.",
+            AGENTS,
+        ),
+        "busy:reject": Requirement(
+            "With `on_busy: reject` a message to a conversation whose turn runs is a 409.", AGENTS
+        ),
+        "cancel:classic-from-any-gateway": Requirement(
+            "A classic turn is cancelled through any gateway, by its own tenant only.", NATIVE
+        ),
+        "cancel:held": Requirement("A cancel of a held turn cancels its approval, and nothing of it runs.", NATIVE),
+        "cancel:idempotent": Requirement(
+            "A turn may be cancelled any number of times, and one that has ended stays as it ended.", NATIVE
+        ),
+        "cancel:no-call-begins-after-it": Requirement(
+            "A cancel wins every call that has not begun before it answers, and names those that have.", NATIVE
+        ),
+        "cancel:told-to-its-client": Requirement(
+            "The client of a turn that somebody stopped stays connected until the closing event tells it.", NATIVE
+        ),
+        "cancel:waiting": Requirement(
+            "A turn that waits behind another is cancelled through any gateway and never runs.", NATIVE
+        ),
         "catalog:all-mistakes-at-once": Requirement(
             "A wrong catalog is refused with every mistake and its place.", "docs/catalog.md"
         ),
@@ -127,6 +196,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "classic:table-is-total": Requirement("Every state of a turn has a tested answer to every event.", PURE),
         "classic:too-many-hand-backs": Requirement("A step that is handed back too often fails its turn.", DYING),
+        "completions:client-tools": Requirement(
+            "The caller's own tools reach the model, and their calls and results are read back.", OPENAI
+        ),
         "completions:conversation-is-named": Requirement(
             "An answer names its conversation in body and header, and none when none is kept.", SEED
         ),
@@ -211,6 +283,12 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "A message that is given up becomes exactly one dead letter: a reference with a reason, never content.",
             WIRE,
         ),
+        "executions:foreign-is-missing": Requirement(
+            "Another tenant's execution cannot be told from one that does not exist, by any route.", NATIVE
+        ),
+        "executions:shown": Requirement(
+            "An execution tells its status, its steps and what became of each call.", NATIVE
+        ),
         "failpoint:off-unless-armed": Requirement(
             "A failpoint does nothing unless it was armed, and then acts once, on the pass that was asked for.",
             "docs/settings.md",
@@ -245,6 +323,45 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "health:ready": Requirement(
             "A process is ready once it has started and until it stops, whatever its dependencies do.",
             "docs/runbook.md",
+        ),
+        "held:queue": Requirement("With `on_held: queue` a new message waits until the held turn has ended.", AGENTS),
+        "held:reject": Requirement(
+            "With `on_held: reject` a new message is a 409 that names the approval in its way and when that ends.",
+            AGENTS,
+        ),
+        "held:supersede": Requirement(
+            "With `on_held: supersede` a new message cancels an open hold, and nothing of it begins any more.", AGENTS
+        ),
+        "hold:altered-is-refused": Requirement(
+            "A held call that was altered in the store, or whose tool was defined anew, is refused and told so.", HOLDS
+        ),
+        "hold:approved-runs-at-once": Requirement(
+            "An approved call runs while other calls of its step are still held.", HOLDS
+        ),
+        "hold:ends-the-stream": Requirement(
+            "A turn that holds ends its answer, stops nothing, and is found when its closing event was missed.", CLASSIC
+        ),
+        "hold:expiry-is-a-denial": Requirement(
+            "A hold that nobody decides is a denial after which its turn goes on and its conversation is free.", HOLDS
+        ),
+        "hold:named-where-it-is-in-the-way": Requirement(
+            "A message that a hold keeps out is answered with the approval and when it expires.", NATIVE
+        ),
+        "hold:shown-as-tool-calls": Requirement(
+            "A held answer has no content, its calls under their execution ids, and the approval.", SEED
+        ),
+        "hold:streamed-answer": Requirement(
+            "A held stream ends with the calls, one finish reason in the chunk that names the approval, and `[DONE]`.",
+            SEED,
+        ),
+        "hold:ungated-runs-at-once": Requirement(
+            "Of one step the calls that no rule holds run at once, and only the rest is held.", HOLDS
+        ),
+        "hold:whole-answer": Requirement(
+            "A held answer has the finish reason `tool_calls`, execution ids as call ids, and names its approval.", SEED
+        ),
+        "http:acted-turn-is-not-retried": Requirement(
+            "A failure after which a retry could run a tool once more tells clients not to retry.", OPENAI
         ),
         "http:all-mistakes-at-once": Requirement(
             "Every mistake of a body is told at once, each with its field, and the first one as `param`.", OPENAI
@@ -311,6 +428,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "models:only-the-keys-own": Requirement(
             "A key sees and may name only its own models; any other is unknown.", OPENAI
         ),
+        "native:hostile-ids": Requirement(
+            "What is no id leads nowhere, before it comes near a subject or a query.", NATIVE
+        ),
         "openapi:described-by-what-validates": Requirement(
             "The API's description is made from the models that validate, and lists every refusal.",
             "OpenAPI 3.1",
@@ -335,9 +455,26 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "promise:P20": Requirement(
             "Whatever a provider does, its turn gets an answer or a typed error within the time-outs.", "promise P20"
         ),
+        "promise:P21": Requirement(
+            "No tool and no webhook connects to an address that its definition does not allow.", "promise P21"
+        ),
+        "promise:P22": Requirement(
+            "Whatever a model says, no tool runs that was not enabled, and none that is held without approval.",
+            "promise P22",
+        ),
         "promise:P24": Requirement(
             "A message that kills its worker is delivered at most five times; then its turn fails, with a dead letter.",
             "promise P24",
+        ),
+        "promise:P25": Requirement(
+            "After a cancel's answer no call with an effect begins that it does not name.", "promise P25"
+        ),
+        "promise:P4": Requirement(
+            "Of any decisions, ends and deaths of gateways at once one counts, and a call has at most one effect.",
+            "promise P4",
+        ),
+        "promise:P5": Requirement(
+            "What reaches a tool is what was approved, and nothing when that was changed meanwhile.", "promise P5"
         ),
         "provider:budget": Requirement(
             "A turn's budget stops the provider's call, however steadily it streams.", "promise P20"
@@ -361,6 +498,61 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "pull:goes-on-by-itself": Requirement(
             "A pull goes on after a reconnect, a silence and a consumer that was away, and never in a busy loop.",
             NATS_PY,
+        ),
+        "race:approve-and-cancel": Requirement(
+            "Approved and cancelled at once, a call runs or never will, as its approval and its turn say.", RACES
+        ),
+        "race:approve-and-deny": Requirement(
+            "Approved and denied at once, one counts and the other is told which.", RACES
+        ),
+        "race:approve-and-expiry": Requirement(
+            "Approved as it runs out, a call runs exactly if the approval was accepted.", RACES
+        ),
+        "race:approve-and-new-message": Requirement(
+            "Approved as a new message comes, a call runs before it or the approval is refused.", RACES
+        ),
+        "race:approve-twice": Requirement(
+            "Approved twice at once at two gateways, a call runs once and both get its continuation.", RACES
+        ),
+        "race:approved-elsewhere-while-asking": Requirement(
+            "Who asked and still waits gets the whole answer when a call is approved elsewhere.", RACES
+        ),
+        "resume:another-gateway": Requirement(
+            "A resumed turn is followed at any gateway, whichever one its events are addressed to.", SEED
+        ),
+        "resume:answers-are-checked": Requirement(
+            "A resume request with anything wrong in it is refused with every mistake and decides nothing.", SEED
+        ),
+        "resume:decided-once": Requirement(
+            "An approval decided otherwise is refused with the decision that won; one that is over is gone.", SEED
+        ),
+        "resume:durable": Requirement(
+            "Neither a client that leaves nor a gateway that stops ends a resumed turn.", SEED
+        ),
+        "resume:may-hold-again": Requirement("A resumed turn may hold again.", SEED),
+        "resume:messages-follow-the-results": Requirement(
+            "Messages of an answer stand behind the results as the user's words.", SEED
+        ),
+        "resume:neither-list-is-denied": Requirement(
+            "A held call that an answer neither approves nor denies is denied.", SEED
+        ),
+        "resume:nothing-is-missed": Requirement(
+            "What is said of a resumed turn before, while and after it is attached reaches its client once.", SEED
+        ),
+        "resume:only-what-follows": Requirement(
+            "A resumed answer has what follows the hold, and nothing from before it.", SEED
+        ),
+        "resume:partial": Requirement(
+            "Each held call runs or is denied by itself, and the reason of a denial reaches the model.", SEED
+        ),
+        "resume:same-continuation": Requirement(
+            "The same decision once more gives the same continuation, live or from the store.", SEED
+        ),
+        "resume:seeds-examples": Requirement(
+            "The resume flow of the first published API works as printed, with two ids pasted.", SEED
+        ),
+        "resume:streamed": Requirement(
+            "A continuation is streamed like any answer and says what a whole one says.", SEED
         ),
         "settings:all-problems-at-once": Requirement(
             "Wrong and unknown settings are told all at once, with an exit code of their own.",
@@ -427,15 +619,61 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "stream:status-line-waits": Requirement(
             "The status line waits for the first event or a failure, for at most 10 s.", OPENAI
         ),
+        "stream:steps-are-one-text": Requirement(
+            "The texts of a turn's steps are one text, parted by a blank line, streamed and whole alike.", OPENAI
+        ),
         "stream:streams-do-not-mix": Requirement("Streams that run at once do not mix.", CLASSIC),
         "stream:usage-is-a-chunk-of-its-own": Requirement(
             "Usage comes when it is asked for, in a chunk without choices, and is null in all others.", OPENAI
         ),
+        "tool:arguments": Requirement("Arguments that are no object or do not fit the schema run nothing.", TOOLS),
+        "tool:changed": Requirement(
+            "A call that was judged under one version of its tool does not run under another.", TOOLS
+        ),
+        "tool:client-calls-are-returned": Requirement(
+            "Calls of the caller's own tools are returned to the caller.", OPENAI
+        ),
+        "tool:effect-classes": Requirement(
+            "After a crash a safe call runs again, a keyed one again under its key, and one of once never.", TOOLS
+        ),
         "tool:every-call-has-a-result": Requirement(
             "Every call of a job has a result or a typed error in one event, and no bug's words get out.", CLASSIC
         ),
+        "tool:large-results": Requirement(
+            "A long result is stored and travels as a reference, and one beyond the limit is an error.", TOOLS
+        ),
+        "tool:mcp": Requirement(
+            "A tool of an MCP server runs as any other, and not at all when the server's is not the pinned one.", TOOLS
+        ),
+        "tool:only-what-the-agent-has": Requirement("A model starts no tool that its agent does not list.", TOOLS),
+        "tool:outcome-unknown": Requirement(
+            "A call of once that may have run is never repeated, and its outcome is said to be unknown.", TOOLS
+        ),
+        "tool:refusals-are-results": Requirement(
+            "An unknown tool, unfit arguments, a denial and a failure are results that the model is told.", TOOLS
+        ),
+        "tool:result-limit": Requirement("A result may be as large as the tool's limit and no larger.", TOOLS),
+        "tool:server-before-client": Requirement(
+            "Of one step the server's calls have results before the client's own are returned.", OPENAI
+        ),
+        "tool:server-calls-are-not-shown": Requirement(
+            "Calls that run here are not shown to clients of chat completions.", OPENAI
+        ),
+        "tool:unknown": Requirement("A call of a tool that is not in the catalog runs nothing.", TOOLS),
         "topology:lanes-are-stable": Requirement(
             "A tenant keeps its lane, and the consumers of a queue never overlap.", MACHINES
+        ),
+        "webhook:events": Requirement(
+            "What happens to holds and turns is told to the webhooks of its tenant, each event once.", WEBHOOKS
+        ),
+        "webhook:never-the-turns-business": Requirement(
+            "A webhook that fails or is refused changes nothing of its turn.", WEBHOOKS
+        ),
+        "webhook:retried": Requirement(
+            "A webhook that fails is told again later, by growing delays and under the same key.", WEBHOOKS
+        ),
+        "webhook:signed": Requirement(
+            "A webhook is signed over its time and its bytes, as a receiver can check.", WEBHOOKS
         ),
         "worker:crash-goes-to-redelivery": Requirement(
             "An unexpected error is tried again here a few times, then left to redelivery.", DYING
@@ -444,8 +682,14 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "A worker that drains finishes what it holds and takes nothing new; a second word ends it at once.", DYING
         ),
         "worker:heartbeat": Requirement("A slow handler keeps its message from being delivered again.", DYING),
+        "worker:outdated-is-left": Requirement(
+            "A delivery that another worker may have by now is neither worked on nor acknowledged.", DYING
+        ),
         "worker:retry-costs-no-delivery": Requirement(
             "A retry runs the handler again here and costs no delivery.", DYING
+        ),
+        "worker:retry-takes-no-slot": Requirement(
+            "What waits for its retry takes no slot, up to a bound: others are handled meanwhile.", DYING
         ),
         "worker:waits-for-a-dependency": Requirement(
             "While a dependency is down a worker takes nothing more and keeps what it holds, at no cost in deliveries.",

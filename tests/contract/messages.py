@@ -6,22 +6,34 @@ import msgspec
 
 from kitemesh_contracts import codec
 from kitemesh_contracts.beats import Beat
-from kitemesh_contracts.commands import CancelTurn, Generate, Parcel, Route, RunCalls, StartTurn
+from kitemesh_contracts.commands import (
+    ApplyHold,
+    CallOrder,
+    CancelTurn,
+    Generate,
+    Mark,
+    Parcel,
+    Route,
+    RunCalls,
+    StartTurn,
+)
 from kitemesh_contracts.content import (
     AssistantMessage,
+    CallResult,
     Message,
     Sampling,
+    Step,
     SystemMessage,
     TextPart,
     ToolCall,
     ToolMessage,
+    ToolSpec,
     Usage,
     UserMessage,
 )
-from kitemesh_contracts.deltas import CallDelta, Frame, ReasoningDelta, TextDelta, TurnEnded
+from kitemesh_contracts.deltas import CallDelta, Frame, HoldRef, ReasoningDelta, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.events import (
-    CallResult,
     CallsReturned,
     StepCancelled,
     StepFailed,
@@ -32,6 +44,8 @@ from kitemesh_contracts.events import (
 
 TURN: Final = "01990000-0000-7000-8000-000000000001"
 CALL: Final = "1fb2fd25-8f78-412a-a0b8-7976e3700fc4"
+HOLD: Final = "0d0f2f4e-1c8a-5b52-9f0e-3a1d5c6b7e80"
+SHA256: Final = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 
 _messages: tuple[Message, ...] = (
     SystemMessage(text="Be brief."),
@@ -55,6 +69,28 @@ _error = ErrorInfo(code=ErrorCode.UPSTREAM_LIMITED, message="The model is busy",
 _usage = Usage(input_tokens=10, output_tokens=5, cached_tokens=3, reasoning_tokens=2)
 _timings = StepTimings(queued_ms=1.5, first_token_ms=20.25, total_ms=400.0)
 _carry = msgspec.Raw(b'{"any":["state",1]}')
+_tools = (
+    ToolSpec(
+        name="get_weather",
+        parameters=msgspec.Raw(b'{"type":"object","properties":{"city":{"type":"string"}}}'),
+        description="Tell the weather in a city.",
+    ),
+    ToolSpec(name="now", parameters=msgspec.Raw(b'{"type":"object"}')),
+)
+_steps = (
+    Step(
+        step=1,
+        attempt=2,
+        last=3,
+        model="a",
+        text="One moment.",
+        reasoning="Two calls.",
+        calls=(ToolCall(id=CALL, name="f", arguments="{}"), ToolCall(id="c2", name="g", arguments="{}")),
+        results=(CallResult(call=CALL, text="42"), CallResult(call="c2", blob="b-1")),
+        texts=("You can continue.",),
+    ),
+    Step(step=2),
+)
 _ids = {"turn": TURN, "tenant": "acme", "step": 1, "attempt": 2}
 
 START: Final = StartTurn(
@@ -85,6 +121,19 @@ GENERATE: Final = Generate(
     carry=_carry,
 )
 
+RUN_STORED: Final = RunCalls(
+    **_ids,
+    gateway="gateway-1",
+    mode="durable",
+    calls=(
+        CallOrder(id=CALL, name="measure_text", arguments='{"text":"x"}', sha256=SHA256, version="v1"),
+        CallOrder(id="c2", name="now", arguments="{}"),
+    ),
+    budget_s=30.0,
+    job=1,
+    stored=True,
+)
+
 EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] = {
     "turn.start": (codec.START, START),
     "turn.start.smallest": (
@@ -100,21 +149,51 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
             budget_s=1.0,
         ),
     ),
+    "turn.start.with_tools": (
+        codec.CONTROL,
+        msgspec.structs.replace(START, tools=_tools, tool_choice="tool:get_weather", parallel_calls=False),
+    ),
     "step.generate": (codec.GENERATE, GENERATE),
+    "step.generate.stored": (
+        codec.JOB,
+        Generate(
+            **_ids,
+            gateway="gateway-1",
+            mode="durable",
+            models=("a",),
+            messages=(),
+            budget_s=600.0,
+            tools=_tools,
+            tool_choice="required",
+            parallel_calls=True,
+            stored=True,
+            after=Mark(step=0, attempt=1, n=17),
+        ),
+    ),
     "calls.run": (
         codec.RUN_CALLS,
         RunCalls(
             **_ids,
             gateway="gateway-1",
             mode="classic",
-            calls=(ToolCall(id=CALL, name="measure_text", arguments='{"text":"x"}'),),
+            calls=(CallOrder(id=CALL, name="measure_text", arguments='{"text":"x"}'),),
             budget_s=30.0,
             carry=_carry,
         ),
     ),
+    "calls.run.stored": (codec.JOB, RUN_STORED),
+    "hold.apply": (
+        codec.CONTROL,
+        ApplyHold(turn=TURN, tenant="acme", hold=HOLD, gateway="gateway-2", stream=True),
+    ),
+    "hold.apply.smallest": (codec.CONTROL, ApplyHold(turn=TURN, tenant="acme", hold=HOLD)),
     "turn.cancel": (
         codec.CANCEL,
         CancelTurn(turn=TURN, tenant="acme", reason="the client went away", conversation="c-1"),
+    ),
+    "turn.cancel.disconnect": (
+        codec.CONTROL,
+        CancelTurn(turn=TURN, tenant="acme", reason="the client went away", disconnect=True),
     ),
     "parcel": (codec.START, Parcel(tenant="acme", blob="b-1", size=300_000)),
     "step.generated": (
@@ -153,6 +232,23 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
         codec.EVENT,
         StepReleased(**_ids, reason="the worker stops", job=msgspec.Raw(codec.encode(GENERATE))),
     ),
+    "step.released.calls": (
+        codec.EVENT,
+        StepReleased(**_ids, reason="the worker stops", job=msgspec.Raw(codec.encode(RUN_STORED))),
+    ),
+    "call.returned.stored": (
+        codec.EVENT,
+        CallsReturned(
+            **_ids,
+            results=(
+                CallResult(call=CALL, blob="b-1"),
+                CallResult(call="c2", error=ErrorInfo(code=ErrorCode.TOOL_UNCERTAIN, message="Nobody knows")),
+            ),
+            job=1,
+            total_ms=12.5,
+            cancelled="somebody asked",
+        ),
+    ),
     "call.returned": (
         codec.EVENT,
         CallsReturned(
@@ -175,6 +271,10 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
         ),
     ),
     "frame.alive": (codec.RELAYED, Frame(n=3, offset=17, items=())),
+    "frame.after": (
+        codec.RELAYED,
+        Frame(n=1, offset=0, items=(TextDelta(text="Hello"),), after=Mark(step=1, attempt=2, n=17)),
+    ),
     "turn.ended": (
         codec.RELAYED,
         TurnEnded(
@@ -194,6 +294,30 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
     "turn.ended.failed": (
         codec.RELAYED,
         TurnEnded(**_ids, outcome="failed", error=_error),
+    ),
+    "turn.ended.held": (
+        codec.RELAYED,
+        TurnEnded(
+            **_ids,
+            outcome="held",
+            calls=(ToolCall(id=CALL, name="f", arguments="{}"),),
+            finish="tool_calls",
+            earlier=_steps,
+            hold=HoldRef(id=HOLD, expires_at_ms=1_790_000_600_000),
+        ),
+    ),
+    "turn.ended.refused": (
+        codec.RELAYED,
+        TurnEnded(
+            **_ids,
+            outcome="failed",
+            error=ErrorInfo(
+                code=ErrorCode.CONVERSATION_HELD,
+                message="The conversation waits for a decision",
+                approval=HOLD,
+                expires_at_ms=1_790_000_600_000,
+            ),
+        ),
     ),
     "turn.ended.with_store_ms": (
         codec.RELAYED,

@@ -39,7 +39,7 @@ def test_every_message_is_described(message: type[msgspec.Struct]) -> None:
 
 
 def test_the_catalogs_in_the_documentation_are_valid() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     for example in EXAMPLES:
         parse(example)
 

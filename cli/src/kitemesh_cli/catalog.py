@@ -1,11 +1,18 @@
 """`kitemesh catalog check`: say whether a catalog can be used, with every mistake at once."""
 
 import argparse
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Final
 
 from kitemesh_cli.failures import EX_FAILED, Failed
-from kitemesh_runtime.catalog import CatalogError
+from kitemesh_runtime.catalog import Catalog, CatalogError
 from kitemesh_runtime.catalog_file import read
+from kitemesh_runtime.catalog_tools import PythonTool
+
+_GROUP: Final = "kitemesh.tools"
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,6 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
         "models": len(catalog.models),
         "agents": len(catalog.agents),
         "groups": len(catalog.groups),
+        "tools": len(catalog.tools),
+        "policies": len(catalog.policies),
+        "webhooks": len(catalog.webhooks),
     }
+    for warning in find_doubtful(catalog):
+        sys.stderr.write(f"kitemesh: warning: {warning}\n")
     print(f"{arguments.file} is valid; " + ", ".join(f"{name}: {count}" for name, count in counts.items()))
     return 0
+
+
+def find_doubtful(catalog: Catalog) -> Iterator[str]:
+    """Say what may be right elsewhere and is not here, or is allowed and seldom meant."""
+    installed = {each.name for each in entry_points(group=_GROUP)}
+    used = {name for agent in catalog.agents.values() for name in agent.tools}
+    for name, tool in catalog.tools.items():
+        if isinstance(tool, PythonTool) and tool.entry_point not in installed:
+            yield f"tools.{name}: nothing that is installed here has the entry point {_GROUP}: {tool.entry_point}"
+        if name not in used:
+            yield f"tools.{name}: no agent has it"

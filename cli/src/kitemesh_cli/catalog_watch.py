@@ -22,5 +22,10 @@ def judge(path: Path) -> str:
         catalog = read(path)
     except CatalogError as exc:
         return "\n".join(["catalog refused, the old one serves on:", *(f"    {each}" for each in exc.sentences())])
-    counts = {"model": len(catalog.models), "agent": len(catalog.agents), "group": len(catalog.groups)}
+    counts = {
+        "model": len(catalog.models),
+        "agent": len(catalog.agents),
+        "group": len(catalog.groups),
+        "tool": len(catalog.tools),
+    }
     return "catalog loaded: " + ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items())

@@ -60,6 +60,7 @@ def list_services(settings: DevSettings, catalog: Catalog, port: int) -> list[Se
         "KITEMESH_PORT": str(port),
         "KITEMESH_ANONYMOUS_TENANT": anonymous_tenant(settings),
         "KITEMESH_ANONYMOUS_AGENT": anonymous_agent(settings, catalog),
+        "KITEMESH_ANONYMOUS_SCOPES": settings.anonymous_scopes,
     }
     return [
         Service(GATEWAY, "kitemesh_gateway", servers.free_port(), gateway),

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +16,7 @@ from kitemesh_cli.connections import open_cli_bus, open_cli_stores
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.issuing import issue, state_of
 from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
+from kitemesh_cli.tables import lay_out, moment
 from kitemesh_contracts import subjects
 from kitemesh_contracts.errors import Unavailable
 from kitemesh_contracts.scopes import Scope
@@ -190,24 +190,17 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(records: list[KeyRecord]) -> None:
-    rows = [("ID", "STATE", "SCOPES", "AGENT", "MODELS", "CREATED", "EXPIRES", "NAME")]
-    rows += [
+    rows = [
         (
             record.id,
             state_of(record, time.time()),
             ",".join(record.scopes),
             record.default_agent or "-",
             "all" if record.models is None else ",".join(record.models),
-            _day(record.created_at_s),
-            _day(record.expires_at_s),
+            moment(record.created_at_s),
+            "never" if record.expires_at_s is None else moment(record.expires_at_s),
             record.name,
         )
         for record in records
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _day(epoch_s: float | None) -> str:
-    return "never" if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d %H:%M")
+    print(lay_out(("ID", "STATE", "SCOPES", "AGENT", "MODELS", "CREATED", "EXPIRES", "NAME"), rows))

@@ -12,17 +12,31 @@ from kitemesh_runtime.settings import PREFIX, Settings, load
 
 DEV_PORT: Final = 8002
 DEV_TENANT: Final = "dev"
+DEV_SCOPES: Final = "chat,approve"
 DEV_DRAIN_S: Final = 5.0
 
 
 class KeysSettings(Settings):
-    """Settings of `kitemesh keys` and `kitemesh conversation`."""
+    """Settings of `kitemesh keys`, `kitemesh conversation` and `kitemesh tools`."""
 
     key_pepper: SecretStr = Field(
         SecretStr(""), description="Secret under which API keys are digested; the same for every gateway."
     )
     anonymous_tenant: str = Field(
         "", description="Tenant of requests without a credential; refused when empty.", pattern=r"^[A-Za-z0-9_-]{0,64}$"
+    )
+
+
+class ClientSettings(Settings):
+    """Settings of `kitemesh approvals`, which asks a gateway."""
+
+    url: str = Field(
+        f"http://127.0.0.1:{DEV_PORT}",
+        description="The gateway; that of the cluster that runs here, if one does, when unset.",
+        pattern=r"^https?://\S+$",
+    )
+    key: SecretStr = Field(
+        SecretStr(""), description="The API key to ask with; that of the cluster that runs here when empty."
     )
 
 
@@ -53,12 +67,17 @@ class DevSettings(BootstrapSettings):
     anonymous_agent: str = Field(
         "", description="Agent that answers where a request names none; `assistant`, if the catalog has it, when empty."
     )
+    anonymous_scopes: str = Field(
+        DEV_SCOPES,
+        description="What requests without a credential may do: chat, approve, admin, separated by commas.",
+        pattern=r"^(chat|approve|admin)(,(chat|approve|admin))*$",
+    )
     drain_s: Annotated[
         float, Field(ge=0, le=3600, description="Seconds that running work may take to finish on Ctrl-C.")
     ] = DEV_DRAIN_S
 
 
-MODELS: Final[tuple[type[Settings], ...]] = (DevSettings, BootstrapSettings, KeysSettings)
+MODELS: Final[tuple[type[Settings], ...]] = (DevSettings, BootstrapSettings, KeysSettings, ClientSettings)
 
 S = TypeVar("S", bound=Settings)
 

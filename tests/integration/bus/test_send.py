@@ -164,6 +164,53 @@ async def test_a_request_gets_the_first_answer(nats_url: str, bus: NatsBus) -> N
         assert await bus.request(subject, b"hi", timeout_s=5) == b"re:hi"
 
 
+async def test_of_those_who_hear_a_question_only_who_has_an_answer_gives_one(nats_url: str, bus: NatsBus) -> None:
+    async with open_bus(nats_url, name="silent") as silent, open_bus(nats_url, name="responder") as responder:
+        subject = bus._client.new_inbox()
+        heard: list[tuple[str, bytes]] = []
+
+        def hear(on: str, question: bytes) -> bytes | None:
+            heard.append((on, question))
+            return None
+
+        await silent.answer(subject + ".*", hear)
+        answering = await responder.answer(subject + ".*", lambda _, question: b"re:" + question)
+        await silent.barrier()
+        await responder.barrier()
+        assert await bus.request(subject + ".a", b"hi", timeout_s=5) == b"re:hi"
+        await answering.stop()
+        await responder.barrier()
+        with pytest.raises(Unavailable, match="no answer in time"):
+            await bus.request(subject + ".b", b"you", timeout_s=0.2)
+        await silent.barrier()
+        assert heard == [(subject + ".a", b"hi"), (subject + ".b", b"you")]
+
+
+async def test_what_asks_for_no_answer_gets_none(bus: NatsBus) -> None:
+    subject = bus._client.new_inbox()
+    heard: list[bytes] = []
+
+    def hear(_: str, question: bytes) -> bytes:
+        heard.append(question)
+        return b"answer"
+
+    await bus.answer(subject, hear)
+    bus.publish(subject, b"told")
+    await bus.barrier()
+    assert heard == [b"told"]
+
+
+async def test_a_responder_answers_again_after_the_server_came_back(server: OwnServer, own_bus: NatsBus) -> None:
+    back = asyncio.Event()
+    own_bus.on_reconnect(back.set)
+    await own_bus.answer("question", lambda _, question: question)
+    server.kill()
+    server.start()
+    async with asyncio.timeout(10):
+        await back.wait()
+    assert await own_bus.request("question", b"still there?", timeout_s=5) == b"still there?"
+
+
 async def test_a_request_that_nobody_listens_to_is_unavailable_at_once(bus: NatsBus) -> None:
     async with asyncio.timeout(5):
         with pytest.raises(Unavailable, match="nobody listens"):

@@ -1,6 +1,7 @@
 """The worker loop over the real server: outcomes, pauses, heartbeats, handing back."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,8 @@ from kitemesh_runtime import worker as worker_module
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.bus_nats import NatsBus
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.worker import Done, Outcome, Reject, Retry, Worker, split
+from kitemesh_runtime.slots import WAITING_PER_SLOT, split
+from kitemesh_runtime.worker import Done, Leave, Outcome, Reject, Retry, Worker
 
 
 class Outcomes:
@@ -105,6 +107,182 @@ async def test_a_retry_runs_the_handler_again_here_and_costs_no_delivery(bus: Na
         await outcomes.reach("done", 1)
     assert deliveries == [1, 1, 1]
     await until(emptied(stream))
+
+
+class Patience:
+    """A handler whose `stored` messages wait until told otherwise, and which counts who runs at once."""
+
+    def __init__(self, bus: NatsBus) -> None:
+        self._bus = bus
+        self.away = True
+        self.running = self.most = 0
+        self.deliveries: Counter[tuple[bytes, int]] = Counter()
+
+    async def __call__(self, delivery: Delivery) -> Outcome:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await self._bus.barrier()
+        self.running -= 1
+        if self.away and delivery.data.startswith(b"stored"):
+            return Retry(0.05, "")
+        self.deliveries[delivery.data, delivery.deliveries] += 1
+        return Done()
+
+
+@pytest.mark.requirement("worker:retry-takes-no-slot")
+async def test_what_waits_for_its_retry_keeps_no_other_message_from_being_handled(bus: NatsBus) -> None:
+    stream = await make_stream(bus, ack_wait_s=0.5)
+    handler = Patience(bus)
+    stored, classic = [b"stored%d" % n for n in range(12)], [b"classic%d" % n for n in range(40)]
+    async with working(bus, stream, handler, slots=4, heartbeat_s=0.1) as (worker, outcomes):
+        await stream.put(*stored)
+        await until_in_flight(bus, worker, 12)
+        await stream.put(*classic)
+        await outcomes.reach("done", 40)
+        await still_for(bus, 0.8)  # well past the ack wait
+        assert worker.in_flight == 12
+        handler.away = False
+        await outcomes.reach("done", 52)
+    assert handler.deliveries == {(data, 1): 1 for data in [*stored, *classic]}
+    assert handler.most <= 4
+    await until(emptied(stream))
+
+
+@pytest.mark.requirement("worker:retry-takes-no-slot")
+async def test_so_many_wait_and_no_more_and_afterwards_as_many_are_taken_as_before(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+    handler = Patience(bus)
+    bound = 2 + 2 * WAITING_PER_SLOT
+    async with working(bus, stream, handler, slots=2) as (worker, outcomes):
+        await stream.put(*(b"stored%d" % n for n in range(bound + 5)))
+        await until_in_flight(bus, worker, bound)
+        await still_for(bus, 0.3)
+        assert worker.in_flight == bound
+        handler.away = False
+        await outcomes.reach("done", bound + 5)
+        go_on = asyncio.Event()
+
+        async def hang(_delivery: Delivery) -> Outcome:
+            await go_on.wait()
+            return Done()
+
+        worker._handler = hang
+        await stream.put(*(b"%d" % n for n in range(10)))
+        await until_in_flight(bus, worker, 2)
+        await still_for(bus, 0.3)
+        assert worker.in_flight == 2
+        go_on.set()
+        await outcomes.reach("done", bound + 15)
+    assert handler.most <= 2
+
+
+@pytest.mark.requirement("worker:waits-for-a-dependency")
+async def test_a_message_that_cannot_be_given_up_yet_waits_and_others_go_on(
+    bus: NatsBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "REJECT_AGAIN_S", 0.02)
+    stream = await make_stream(bus)
+    tries = 0
+
+    async def handler(delivery: Delivery) -> Outcome:
+        return Reject("no known kind") if delivery.data == b"bad" else Done()
+
+    async def tell(_delivery: Delivery, _reason: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise Unavailable(ErrorCode.STORE_DOWN, "gone")
+
+    async with working(bus, stream, handler, slots=1, on_reject=tell) as (worker, outcomes):
+        await stream.put(b"bad", b"good")
+        await outcomes.reach("done", 1)
+        assert not worker.paused
+        await outcomes.reach("rejected", 1)
+    assert outcomes.counts == {"done": 1, "rejected": 1}
+
+
+@pytest.mark.requirement("worker:outdated-is-left")
+async def test_what_is_left_frees_its_slot_and_is_neither_removed_nor_given_back(bus: NatsBus) -> None:
+    stream = await make_stream(bus, ack_wait_s=0.5)
+    seen: list[tuple[bytes, int]] = []
+
+    async def handler(delivery: Delivery) -> Outcome:
+        seen.append((delivery.data, delivery.deliveries))
+        return Leave() if seen == [(b"1", 1)] else Done()
+
+    async with working(bus, stream, handler, slots=1, heartbeat_s=0.1) as (worker, outcomes):
+        await stream.put(b"1")
+        await outcomes.reach("left", 1)
+        assert (await messages(stream), worker.in_flight) == (1, 0)
+        await stream.put(b"2")
+        await outcomes.reach("done", 2)
+    assert seen == [(b"1", 1), (b"2", 1), (b"1", 2)]
+
+
+@pytest.mark.requirement("worker:outdated-is-left")
+async def test_a_release_that_finds_the_message_in_other_hands_leaves_it_there(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+
+    async def stuck(_delivery: Delivery) -> Outcome:
+        await asyncio.Event().wait()
+        return Done()
+
+    async def release(_delivery: Delivery) -> Leave:
+        return Leave()
+
+    async with working(bus, stream, stuck, on_release=release) as (worker, outcomes):
+        await stream.put(b"1")
+        await until_in_flight(bus, worker, 1)
+        await worker.drain(0)
+        assert outcomes.counts == {"released": 1}
+        assert (await stream.waiting())["num_ack_pending"] == 1
+
+
+@pytest.mark.requirement("worker:outdated-is-left")
+async def test_what_reaches_a_process_that_stood_still_is_left_to_whoever_has_it_now(
+    bus: NatsBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = await make_stream(bus, ack_wait_s=2)
+    handled: list[tuple[bytes, int]] = []
+    thawed = asyncio.Event()
+    original = bus.barrier
+
+    async def handler(delivery: Delivery) -> Outcome:
+        handled.append((delivery.data, delivery.deliveries))
+        return Done()
+
+    async def barrier() -> None:
+        await original()
+        # Sent before the message to itself, and so before it woke up.
+        worker._receiver(0)(old[1])
+        thawed.set()
+
+    await stream.put(b"1", b"2")
+    old = [await taken(bus, stream) for _ in range(2)]
+    async with working(bus, stream, handler, heartbeat_s=0.1) as (worker, outcomes):
+        await bus.barrier()
+        with monkeypatch.context() as patch:
+            patch.setattr(bus, "barrier", barrier)
+            # It has not got round to its heartbeat yet, and the delivery is what it finds first.
+            worker._beaten_s = time.monotonic() - worker_module.STANDSTILL_S
+            worker._receiver(0)(old[0])
+            assert outcomes.counts == {"left": 1}
+            async with asyncio.timeout(5):
+                await thawed.wait()
+        assert outcomes.counts == {"left": 2}
+        await outcomes.reach("done", 2)
+    assert sorted(handled) == [(b"1", 2), (b"2", 2)]
+
+
+async def taken(bus: NatsBus, stream: Stream) -> Delivery:
+    """Take a delivery as another process would."""
+    found: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+    pull = await bus.pull(stream.name, stream.consumer, found.set_result)
+    pull.add_credit(1)
+    async with asyncio.timeout(5):
+        delivery = await found
+    await pull.stop()
+    return delivery
 
 
 @pytest.mark.requirement("dead-letter:one-reference", "log:no-content")

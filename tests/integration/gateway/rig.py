@@ -5,10 +5,10 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from kitemesh_contracts import codec, subjects, topology
-from kitemesh_contracts.commands import CancelTurn, StartTurn
+from kitemesh_contracts.commands import ApplyHold, CancelTurn, Mark, StartTurn
 from kitemesh_contracts.content import Usage
 from kitemesh_contracts.deltas import Frame, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
@@ -47,6 +47,19 @@ def key_record(key: keyring.NewKey = KEY, **fields: Any) -> KeyRecord:
     return KeyRecord(id=key.id, digest=keyring.digest(key.text, PEPPER.encode()), **values)
 
 
+class Addressed(Protocol):
+    """What says where a turn's client is."""
+
+    @property
+    def turn(self) -> str: ...
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def gateway(self) -> str: ...
+
+
 class Cluster:
     """What answers behind the bus: starts arrive in a queue, cancels in another, and the test says what happens."""
 
@@ -56,34 +69,47 @@ class Cluster:
         self._unpacking: set[asyncio.Task[None]] = set()
         self.starts: asyncio.Queue[StartTurn] = asyncio.Queue()
         self.cancels: asyncio.Queue[CancelTurn] = asyncio.Queue()
+        self.decided: asyncio.Queue[ApplyHold] = asyncio.Queue()
 
     async def listen(self) -> None:
         pull = await self.bus.pull(topology.TURN, "orchestrator-turn", self._on_start)
         pull.add_credit(10_000)
         await self.bus.subscribe(subjects.CANCEL_ALL, self._on_cancel)
+        # It sees what is stored in the stream, without taking it off.
+        await self.bus.subscribe(subjects.control_decide("any").replace("any", "*"), self._on_decided)
         await self.bus.barrier()
 
     async def start(self) -> StartTurn:
         async with asyncio.timeout(5):
             return await self.starts.get()
 
+    async def apply(self) -> ApplyHold:
+        async with asyncio.timeout(5):
+            return await self.decided.get()
+
     async def cancel(self) -> CancelTurn:
         async with asyncio.timeout(5):
             return await self.cancels.get()
 
-    def frame(self, start: StartTurn, n: int, *texts: str, attempt: int = 1) -> None:
-        frame = Frame(n=n, offset=0, items=tuple(TextDelta(text=text) for text in texts))
-        self._publish(start, attempt, frame)
+    def frame(
+        self, start: Addressed, n: int, *texts: str, attempt: int = 1, step: int = 1, after: Mark | None = None
+    ) -> None:
+        frame = Frame(n=n, offset=0, items=tuple(TextDelta(text=text) for text in texts), after=after)
+        self._publish(start, step, attempt, frame)
 
-    def end(self, start: StartTurn, text: str, *, attempt: int = 1, last: int = 0, **fields: Any) -> None:
+    def end(
+        self, start: Addressed, text: str, *, attempt: int = 1, last: int = 0, step: int = 1, **fields: Any
+    ) -> None:
         values: dict[str, Any] = {
             "outcome": "completed",
             "finish": "stop",
             "usage": Usage(input_tokens=3, output_tokens=2),
             **fields,
         }
-        ended = TurnEnded(turn=start.turn, tenant=start.tenant, step=1, attempt=attempt, last=last, text=text, **values)
-        self._publish(start, attempt, ended)
+        ended = TurnEnded(
+            turn=start.turn, tenant=start.tenant, step=step, attempt=attempt, last=last, text=text, **values
+        )
+        self._publish(start, step, attempt, ended)
 
     async def end_large(self, start: StartTurn, text: str) -> None:
         ended = TurnEnded(
@@ -92,11 +118,11 @@ class Cluster:
         payload = await self._parcels.pack(start.tenant, ended)
         self.bus.publish(subjects.live(start.gateway, start.turn, 1, 1), payload)
 
-    def fail(self, start: StartTurn, code: ErrorCode, message: str = "No luck", **fields: Any) -> None:
+    def fail(self, start: Addressed, code: ErrorCode, message: str = "No luck", **fields: Any) -> None:
         self.end(start, "", outcome="failed", finish=None, error=ErrorInfo(code=code, message=message, **fields))
 
-    def _publish(self, start: StartTurn, attempt: int, message: Frame | TurnEnded) -> None:
-        self.bus.publish(subjects.live(start.gateway, start.turn, 1, attempt), codec.encode(message))
+    def _publish(self, start: Addressed, step: int, attempt: int, message: Frame | TurnEnded) -> None:
+        self.bus.publish(subjects.live(start.gateway, start.turn, step, attempt), codec.encode(message))
 
     def _on_start(self, delivery: Delivery) -> None:
         delivery.ack()
@@ -111,6 +137,11 @@ class Cluster:
     async def _unpack(self, data: bytes) -> None:
         start: StartTurn = await self._parcels.unpack(codec.START, data)
         self.starts.put_nowait(start)
+
+    def _on_decided(self, _: str, payload: bytes) -> None:
+        order = codec.decode(codec.CONTROL, payload)
+        assert isinstance(order, ApplyHold)
+        self.decided.put_nowait(order)
 
     def _on_cancel(self, _: str, payload: bytes) -> None:
         self.cancels.put_nowait(codec.decode(codec.CANCEL, payload))
@@ -248,7 +279,7 @@ class Rig(NamedTuple):
 
 @asynccontextmanager
 async def open_rig(
-    nats_url: str, folder: Path, *, replica: str, is_worked: bool = True, **changes: Any
+    nats_url: str, folder: Path, *, replica: str, is_worked: bool = True, catalog: Catalog = CATALOG, **changes: Any
 ) -> AsyncIterator[Rig]:
     """Open a gateway with its own stores; `changes` are settings; `is_worked`: somebody takes starts off the queue."""
     settings = GatewaySettings.model_validate({"port": 0, "key_pepper": PEPPER, **changes})
@@ -266,7 +297,7 @@ async def open_rig(
         cluster = Cluster(
             await stack.enter_async_context(open_bus(nats_url, name="cluster", reconnect_wait_s=0.05)), parcels
         )
-        (folder / "catalog.yaml").write_text(CATALOG.model_dump_json(exclude_none=True))
+        (folder / "catalog.yaml").write_text(catalog.model_dump_json(exclude_none=True))
         base = Foundation(
             bus=bus,
             stores=stores,

@@ -214,10 +214,11 @@ MISTAKES: list[tuple[dict[str, Any], Told]] = [
         bad(UNSUPPORTED, f"metadata.mode: 'durable' {LATER}", "metadata.mode"),
     ),
     (
-        {"body": {**ASK, "n": 2, "tools": [{}], "response_format": {"type": "json_object"}}},
+        {"body": {**ASK, "n": 2, "top_logprobs": 1, "response_format": {"type": "json_object"}}},
         bad(
             UNSUPPORTED,
-            f"n: only 1 is supported so far; response_format.type: only 'text' is supported so far; tools: {LATER}",
+            f"n: only 1 is supported so far; top_logprobs: {LATER}; "
+            "response_format.type: only 'text' is supported so far",
             "n",
         ),
     ),

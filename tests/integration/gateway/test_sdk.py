@@ -2,14 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import openai
 import pytest
 from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletionUserMessageParam
+from openai.types.chat import (
+    ChatCompletionAssistantMessageParam,
+    ChatCompletionToolMessageParam,
+    ChatCompletionToolUnionParam,
+    ChatCompletionUserMessageParam,
+)
 
 from integration.gateway.rig import GROUP, KEY, Rig
 from kitemesh_contracts.commands import StartTurn
+from kitemesh_contracts.content import AssistantMessage, ToolCall, ToolMessage
+from kitemesh_contracts.deltas import HoldRef
 from kitemesh_contracts.errors import ErrorCode
 
 MESSAGES: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Hi"}]
@@ -78,6 +86,64 @@ async def test_the_stream_helper(rig: Rig, sdk: AsyncOpenAI) -> None:
     await answering
     assert final.choices[0].message.content == "Hello"
     assert [event.delta for event in events if event.type == "content.delta"] == ["", "Hel", "lo"]
+
+
+TOOLS: list[ChatCompletionToolUnionParam] = [
+    {"type": "function", "function": {"name": "delete", "parameters": {"type": "object"}}}
+]
+CALLS = (
+    ToolCall(id="c-1", name="delete", arguments='{"path":"a"}'),
+    ToolCall(id="c-2", name="delete", arguments='{"path":"b"}'),
+)
+
+
+def call_tools(rig: Rig, **fields: Any) -> Callable[[StartTurn], None]:
+    return lambda start: rig.cluster.end(start, "", calls=CALLS, finish="tool_calls", **fields)
+
+
+@pytest.mark.requirement("tool:client-calls-are-returned")
+async def test_calls_of_client_tools_are_read_and_answered(rig: Rig, sdk: AsyncOpenAI) -> None:
+    answering = asyncio.create_task(behind(rig, call_tools(rig)))
+    completion = await sdk.chat.completions.create(model=GROUP, messages=MESSAGES, tools=TOOLS)
+    await answering
+    message = completion.choices[0].message
+    assert completion.choices[0].finish_reason == "tool_calls"
+    assert message.content is None
+    assert [call.id for call in message.tool_calls or ()] == ["c-1", "c-2"]
+    results: list[ChatCompletionToolMessageParam] = [
+        {"role": "tool", "tool_call_id": call.id, "content": "done"} for call in CALLS
+    ]
+    said = cast("ChatCompletionAssistantMessageParam", message.model_dump(exclude_none=True))
+    starts: list[StartTurn] = []
+
+    def react(start: StartTurn) -> None:
+        starts.append(start)
+        rig.cluster.end(start, "Deleted.")
+
+    answering = asyncio.create_task(behind(rig, react))
+    completion = await sdk.chat.completions.create(model=GROUP, messages=[*MESSAGES, said, *results], tools=TOOLS)
+    await answering
+    assert completion.choices[0].message.content == "Deleted."
+    assert starts[0].input[1:] == (
+        AssistantMessage(calls=CALLS),
+        ToolMessage(call="c-1", text="done"),
+        ToolMessage(call="c-2", text="done"),
+    )
+
+
+@pytest.mark.requirement("hold:shown-as-tool-calls")
+async def test_a_streamed_hold_is_put_together_from_its_chunks(rig: Rig, sdk: AsyncOpenAI) -> None:
+    hold = HoldRef(id="h-1", expires_at_ms=1_767_323_045_600)
+    answering = asyncio.create_task(behind(rig, call_tools(rig, outcome="held", hold=hold)))
+    async with sdk.chat.completions.stream(model=GROUP, messages=MESSAGES, tools=TOOLS) as stream:
+        chunks = [event.chunk async for event in stream if event.type == "chunk"]
+        final = await stream.get_final_completion()
+    await answering
+    calls = final.choices[0].message.tool_calls or []
+    assert [(call.id, call.function.arguments) for call in calls] == [(call.id, call.arguments) for call in CALLS]
+    assert final.choices[0].finish_reason == "tool_calls"
+    assert chunks[-1].model_extra is not None
+    assert chunks[-1].model_extra["kitemesh"]["approval_id"] == "h-1"
 
 
 @pytest.mark.requirement("stream:failure-is-never-complete")

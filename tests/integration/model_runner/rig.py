@@ -1,8 +1,9 @@
 """A runner between a real NATS and the stub upstream; the test plays orchestrator and gateway."""
 
 import asyncio
+import base64
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -14,16 +15,21 @@ from kitemesh_contracts.beats import Beat
 from kitemesh_contracts.commands import CancelTurn, Generate
 from kitemesh_contracts.content import TextPart, UserMessage
 from kitemesh_contracts.deltas import Frame, TextDelta
+from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_contracts.events import Event
-from kitemesh_contracts.headers import job_msg_id
+from kitemesh_contracts.headers import MSG_ID, job_msg_id
+from kitemesh_model_runner.fence import Fence
 from kitemesh_model_runner.provider import Provider
 from kitemesh_model_runner.provider_openai import OpenAIEndpoint
 from kitemesh_model_runner.provider_scripted import ScriptedModel
 from kitemesh_model_runner.routing import Routing
 from kitemesh_model_runner.runner import Runner
 from kitemesh_runtime import catalog, topology_nats
+from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.clock import SystemClock
+from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.live_turns_memory import MemoryLiveTurns
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Blobs
 from kitemesh_runtime.stores_memory import memory_stores
@@ -33,6 +39,7 @@ from upstream import Upstream
 TENANT = "acme"
 GATEWAY = "gateway-1"
 WAIT_S = 10.0
+SLOTS = 8
 _numbers = itertools.count(1)
 
 
@@ -67,6 +74,46 @@ class FixedCatalog:
         """Never call back."""
 
 
+class LiveTurns(MemoryLiveTurns):
+    """The twin, which the test can take away.
+
+    Attributes:
+        refusals: Answered with `Unavailable` so many times more.
+
+    """
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock(), {})
+        self.refusals = 0
+
+    async def claim(self, tenant: str, turn: str, job: Job) -> bool:
+        if self.refusals:
+            self.refusals -= 1
+            raise Unavailable(ErrorCode.STORE_DOWN, "the test took it away")
+        return await super().claim(tenant, turn, job)
+
+    async def begin(self, job: Generate, *, attempt: int | None = None) -> None:
+        """Store a turn for which this job is outstanding."""
+        work = Job(kind="model", step=job.step, attempt=attempt or job.attempt, pool="p")
+        turn = LiveTurn(
+            id=job.turn,
+            tenant=job.tenant,
+            version=1,
+            status="running",
+            mode=job.mode,
+            model="m",
+            state=b"{}",
+            jobs=(work,),
+        )
+        assert await self.insert(job.tenant, turn)
+
+    async def attempt(self, job: Generate) -> int:
+        """Return the attempt that counts."""
+        turn = await self.get(job.tenant, job.turn)
+        assert isinstance(turn, LiveTurn)
+        return turn.jobs[0].attempt
+
+
 class Rig(NamedTuple):
     """A runner and what comes out of it."""
 
@@ -74,11 +121,13 @@ class Rig(NamedTuple):
     runner: Runner
     worker: Worker
     blobs: Blobs
+    live_turns: LiveTurns
     clock: MovableClock
     pool: str
     events: asyncio.Queue[Event]
     frames: asyncio.Queue[Frame]
     outcomes: asyncio.Queue[str]
+    start: Callable[[], None]
 
     async def send(self, job: Generate, data: bytes = b"") -> Generate:
         """Put a job into the queue, in other bytes than its own if given."""
@@ -104,10 +153,30 @@ class Rig(NamedTuple):
             text += "".join(item.text for item in (await self.frame()).items if isinstance(item, TextDelta))
         return text
 
-    def cancel(self, job: Generate, reason: str = "the client left") -> None:
-        self.bus.publish(
-            subjects.cancel(job.turn), codec.encode(CancelTurn(turn=job.turn, tenant=job.tenant, reason=reason))
+    def cancel(self, job: Generate, reason: str = "the client left", *, disconnect: bool = False) -> None:
+        cancel = CancelTurn(turn=job.turn, tenant=job.tenant, reason=reason, disconnect=disconnect)
+        self.bus.publish(subjects.cancel(job.turn), codec.encode(cancel))
+
+    async def take(self) -> Delivery:
+        """Be the worker that gets the next job, and leave its message alone from then on."""
+        taken: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        pull = await self.bus.pull(
+            topology.MODEL, topology.lane_consumer(self.pool, "interactive", 0), taken.set_result
         )
+        pull.add_credit(1)
+        async with asyncio.timeout(WAIT_S):
+            delivery = await taken
+        await pull.stop()
+        return delivery
+
+    async def message_id(self, event: Event) -> str:
+        """Return the id under which the stream keeps the newest event of a kind and turn."""
+        kind = event.__struct_config__.tag
+        assert isinstance(kind, str)
+        question = msgspec.json.encode({"last_by_subj": subjects.event(kind, event.turn)})
+        answer = await self.bus.request("$JS.API.STREAM.MSG.GET.KM_EVENT", question, timeout_s=5)
+        kept = base64.b64decode(msgspec.json.decode(answer)["message"]["hdrs"]).decode()
+        return next(line.split(": ", 1)[1] for line in kept.splitlines() if line.startswith(MSG_ID))
 
     def beat(self) -> None:
         """Be the gateway that lives."""
@@ -146,14 +215,15 @@ def job_of(text: str = "hello", **more: Any) -> Generate:
 
 @asynccontextmanager
 async def running(
-    url: str, upstream: Upstream, session: aiohttp.ClientSession, models: dict[str, str], slots: int = 8
+    url: str, upstream: Upstream, session: aiohttp.ClientSession, models: dict[str, str], *, at_once: bool = True
 ) -> AsyncIterator[Rig]:
-    """Run a worker in a pool of its own while inside."""
+    """Run a worker in a pool of its own while inside; not `at_once`, then when the test starts it."""
     events: asyncio.Queue[Event] = asyncio.Queue()
     frames: asyncio.Queue[Frame] = asyncio.Queue()
     outcomes: asyncio.Queue[str] = asyncio.Queue()
     clock = MovableClock()
     blobs = memory_stores(clock).blobs
+    live_turns = LiveTurns()
     parcels = Parcels(blobs)
     pool = f"pool-{next(_numbers)}"
     async with AsyncExitStack() as stack:
@@ -176,12 +246,13 @@ async def running(
             unpacking.add(asyncio.ensure_future(unpack()))
 
         routing = Routing(FixedCatalog(upstream, models), build)  # type: ignore[arg-type]  # only read and listened to
-        runner = Runner(bus=bus, parcels=parcels, routing=routing, clock=clock)
+        fence = Fence(live_turns, pool=pool)
+        runner = Runner(bus=bus, parcels=parcels, routing=routing, clock=clock, fence=fence)
         worker = Worker(
             bus,
             topology.MODEL,
             [topology.lane_consumer(pool, "interactive", 0)],
-            slots,
+            SLOTS,
             runner.on_job,
             name="runner-test",
             on_release=runner.release,
@@ -195,9 +266,15 @@ async def running(
             lambda _, data: frames.put_nowait(codec.RELAYED.decode(data)),  # type: ignore[arg-type]  # only frames come
         )
         await bus.barrier()
-        work = asyncio.create_task(worker.run())
+        work: list[asyncio.Task[None]] = []
+
+        def start() -> None:
+            work.append(asyncio.create_task(worker.run()))
+
+        if at_once:
+            start()
         try:
-            yield Rig(bus, runner, worker, blobs, clock, pool, events, frames, outcomes)
+            yield Rig(bus, runner, worker, blobs, live_turns, clock, pool, events, frames, outcomes, start)
         finally:
             await worker.drain(0.0)
-            await work
+            await asyncio.gather(*work)

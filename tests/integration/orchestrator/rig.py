@@ -10,13 +10,15 @@ import msgspec
 
 from contract.messages import START
 from kitemesh_contracts import codec, subjects, topology
-from kitemesh_contracts.commands import Generate, StartTurn
-from kitemesh_contracts.content import TextPart, UserMessage
+from kitemesh_contracts.commands import ApplyHold, CancelTurn, Generate, RunCalls, StartTurn
+from kitemesh_contracts.content import CallResult, TextPart, ToolCall, UserMessage
 from kitemesh_contracts.deltas import TurnEnded
-from kitemesh_contracts.events import Event, StepGenerated
+from kitemesh_contracts.events import CallsReturned, Event, StepGenerated
+from kitemesh_contracts.ids import call_id
+from kitemesh_orchestrator.app import assemble
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.engine import Engine
-from kitemesh_orchestrator.seating import Seating
+from kitemesh_orchestrator.sweeper import Sweeper
 from kitemesh_runtime import topology_nats
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
@@ -34,15 +36,51 @@ CATALOG = Catalog.model_validate(
     {
         "providers": {"p": {"kind": "scripted"}},
         "models": {"a": {"provider": "p"}},
-        "agents": {"helper": {"model": "a", "prompt": "Be kind."}, "brisk": {"model": "a", "on_busy": "reject"}},
+        "agents": {
+            "helper": {"model": "a", "prompt": "Be kind."},
+            "brisk": {"model": "a", "on_busy": "reject"},
+            "doer": {"model": "a", "tools": ["look", "wipe", "post"], "limits": {"steps": 3}},
+            "strict": {"model": "a", "tools": ["look", "wipe"], "on_held": "reject"},
+            "patient": {"model": "a", "tools": ["look", "wipe"], "on_held": "queue"},
+            "hasty": {"model": "a", "on_busy": "cancel_previous"},
+        },
+        "pools": {"tool": {"default": {}, "other": {}}},
+        "tools": {
+            "look": {"kind": "python", "entry_point": "look", "effect": "safe"},
+            "wipe": {"kind": "python", "entry_point": "wipe", "effect": "once"},
+            "post": {"kind": "python", "entry_point": "post", "effect": "keyed", "pool": "other"},
+        },
+        "policies": [{"tools": ["wipe"], "then": "hold"}],
+        "webhooks": {
+            "desk": {
+                "url": "https://desk.example/hook",
+                "events": ["approval.requested"],
+                "secret": {"env": "DESK_SECRET"},
+                "tenants": ["hooked"],
+                "pool": "other",
+            }
+        },
     }
 )
+
+
+STREAMS = {topology.MODEL, topology.CONTROL, topology.TOOL, topology.EVENT, topology.TIMER}
 
 
 class FixedCatalog:
     """A catalog that never changes."""
 
     current = CATALOG
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, wrong by as much as a test wants."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + round(self.ahead_s * 1000)
 
 
 class Given:
@@ -57,17 +95,47 @@ class Given:
 
 
 class Rig(NamedTuple):
-    """An engine with both ends of its bus in the test's hands."""
+    """An engine with both ends of its bus in the test's hands.
+
+    Attributes:
+        clock: The engine's own.
+        store_clock: The stores'.
+
+    """
 
     bus: NatsBus
     engine: Engine
     endings: Endings
+    sweeper: Sweeper
     stores: Stores
     store_state: Dependency
     cancels: Cancels
     jobs: asyncio.Queue[Generate]
+    tools: asyncio.Queue[RunCalls]
     closings: asyncio.Queue[TurnEnded]
     promoted: asyncio.Queue[StartTurn]
+    decisions: asyncio.Queue[bytes]
+    clock: ShiftedClock
+    store_clock: ShiftedClock
+
+    def later(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.ahead_s += seconds
+        self.store_clock.ahead_s += seconds
+
+    async def hear(self, turn: str, *, disconnect: bool = False) -> None:
+        """Have a cancel broadcast and heard."""
+        await self.cancels.listen(self.bus)
+        cancel = CancelTurn(turn=turn, tenant="acme", reason="enough", disconnect=disconnect)
+        self.bus.publish(subjects.cancel(turn), codec.encode(cancel))
+        await self.bus.barrier()
+        assert self.cancels.reason(turn) == "enough"
+
+    async def cancel(self, turn: str) -> None:
+        """Cancel a stored turn, as a gateway does."""
+        await self.stores.live_turns.cancel("acme", turn, "enough")
+        cancel = CancelTurn(turn=turn, tenant="acme", reason="enough")
+        assert await self.engine.on_control(given(subjects.control_cancel(turn), codec.encode(cancel))) == Done()
 
     async def start(self, start: StartTurn, deliveries: int = 1) -> None:
         delivery = given(subjects.turn_start(start.turn), codec.encode(start), deliveries)
@@ -81,7 +149,7 @@ class Rig(NamedTuple):
         return start
 
     async def take_up(self, start: StartTurn) -> None:
-        assert await self.engine.on_start(given(subjects.control_start(start.turn), codec.encode(start))) == Done()
+        assert await self.engine.on_control(given(subjects.control_start(start.turn), codec.encode(start))) == Done()
 
     async def holder(self, conversation: str) -> str | None:
         """Return who holds a conversation's lock."""
@@ -95,29 +163,74 @@ class Rig(NamedTuple):
 
     async def job(self) -> Generate:
         async with asyncio.timeout(5):
-            return await self.jobs.get()
+            job = await self.jobs.get()
+            return await Parcels(self.stores.blobs).unpack(codec.GENERATE, codec.encode(job))
 
     async def closing(self) -> TurnEnded:
         async with asyncio.timeout(5):
             return await self.closings.get()
 
-    async def answer(self, job: Generate, text: str) -> None:
+    async def tool_job(self) -> RunCalls:
+        async with asyncio.timeout(5):
+            return await self.tools.get()
+
+    async def call(self, job: Generate, *calls: tuple[str, str], text: str = "") -> tuple[str, ...]:
+        """Have the model ask for calls, each a name and its arguments; return their ids."""
+        event = generated(job, *calls, text=text)
+        await self.event(event)
+        return tuple(each.id for each in event.calls)
+
+    async def returned(self, job: RunCalls, *texts: str) -> None:
+        """Have a tool job's calls return texts."""
+        results = tuple(CallResult(call=call.id, text=text) for call, text in zip(job.calls, texts, strict=True))
         await self.event(
-            StepGenerated(
+            CallsReturned(
                 turn=job.turn,
                 tenant=job.tenant,
                 step=job.step,
                 attempt=job.attempt,
-                model="a",
-                finish="stop",
-                text=text,
+                results=results,
+                job=job.job,
                 carry=job.carry,
             )
         )
 
+    async def apply(self, turn: str, hold: str, **more: object) -> None:
+        """Have a hold applied."""
+        message = ApplyHold(turn=turn, tenant="acme", hold=hold, **more)  # type: ignore[arg-type]
+        delivery = given(subjects.control_decide(turn), codec.encode(message))
+        assert await self.engine.on_control(delivery) == Done()
+
+    async def take_decision(self) -> None:
+        """Take the next hold that the engine itself asks to have applied."""
+        async with asyncio.timeout(5):
+            message = await self.decisions.get()
+        assert await self.engine.on_control(given("km.v1.control.decide.x", message)) == Done()
+
+    async def answer(self, job: Generate, text: str) -> None:
+        await self.event(generated(job, text=text))
+
 
 def given(subject: str, data: bytes, deliveries: int = 1) -> Delivery:
     return Given(subject, data, deliveries)  # type: ignore[return-value]  the engine never answers a delivery
+
+
+def generated(job: Generate, *calls: tuple[str, str], text: str = "", attempt: int | None = None) -> StepGenerated:
+    """Return what a model said to a job; each call is a name and its arguments."""
+    return StepGenerated(
+        turn=job.turn,
+        tenant=job.tenant,
+        step=job.step,
+        attempt=job.attempt if attempt is None else attempt,
+        model="a",
+        finish="tool_calls" if calls else "stop",
+        text=text,
+        calls=tuple(
+            ToolCall(id=call_id(job.turn, job.step, index), name=name, arguments=arguments)
+            for index, (name, arguments) in enumerate(calls)
+        ),
+        carry=job.carry,
+    )
 
 
 def start(text: str = "Hi", **more: object) -> StartTurn:
@@ -135,31 +248,51 @@ def start(text: str = "Hi", **more: object) -> StartTurn:
 @asynccontextmanager
 async def running(nats_url: str) -> AsyncIterator[Rig]:
     """Run an engine while inside."""
-    clock = SystemClock()
-    stores = memory_stores(clock)
+    clock, store_clock = ShiftedClock(), ShiftedClock()
+    stores = memory_stores(store_clock)
     jobs: asyncio.Queue[Generate] = asyncio.Queue()
+    tools: asyncio.Queue[RunCalls] = asyncio.Queue()
     closings: asyncio.Queue[TurnEnded] = asyncio.Queue()
     promoted: asyncio.Queue[StartTurn] = asyncio.Queue()
+    decisions: asyncio.Queue[bytes] = asyncio.Queue()
     async with open_bus(nats_url, name="engine-test") as bus:
-        specs = [spec for spec in topology.topology() if spec.name in {topology.MODEL, topology.CONTROL}]
+        specs = [spec for spec in topology.topology() if spec.name in STREAMS]
         await topology_nats.apply(bus, specs, replicas=1)
         await bus.subscribe("km.v1.model.engine.>", lambda _, data: jobs.put_nowait(codec.GENERATE.decode(data)))
+        await bus.subscribe("km.v1.tool.*.>", lambda _, data: tools.put_nowait(codec.RUN_CALLS.decode(data)))
         await bus.subscribe(
             subjects.live_of("engine-test"), lambda _, data: closings.put_nowait(codec.RELAYED.decode(data))
         )
+        await bus.subscribe("km.v1.control.decide.*", lambda _, data: decisions.put_nowait(data))
         await bus.subscribe("km.v1.control.start.*", lambda _, data: promoted.put_nowait(codec.START.decode(data)))
         await bus.barrier()
         state = Dependency("mongodb")
         state.mark_up()
         parcels = Parcels(stores.blobs)
-        endings = Endings(bus=bus, stores=stores, parcels=parcels, clock=clock, store_state=state)
         cancels = Cancels(clock)
-        engine = Engine(
+        core = assemble(
             bus=bus,
+            stores=stores,
             parcels=parcels,
             catalog=FixedCatalog(),  # type: ignore[arg-type]  only `current` is read
-            seating=Seating(stores, max_waiting=2),
-            endings=endings,
+            clock=clock,
+            store_state=state,
             cancels=cancels,
+            max_waiting=2,
         )
-        yield Rig(bus, engine, endings, stores, state, cancels, jobs, closings, promoted)
+        yield Rig(
+            bus,
+            core.engine,
+            core.endings,
+            core.sweeper,
+            stores,
+            state,
+            cancels,
+            jobs,
+            tools,
+            closings,
+            promoted,
+            decisions,
+            clock,
+            store_clock,
+        )

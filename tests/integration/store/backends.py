@@ -28,7 +28,7 @@ class Backend(NamedTuple):
     """Stores, and a way to let time pass in them.
 
     Attributes:
-        age: Make locks and claims older by so many seconds.
+        age: Make everything that is dated older by so many seconds.
 
     """
 

@@ -15,7 +15,14 @@ from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
 from kitemesh_runtime.stores_mongo import open_stores
 
-_DATES = {"conversations": ("active_until",), "claims": ("until",)}
+_DATES = {
+    "conversations": ("active_until",),
+    "claims": ("until",),
+    "turns": ("touched_at", "updated_at", "look_at"),
+    "holds": ("created_at", "expires_at", "due_at"),
+    "ledger": ("dispatched_at",),
+    "audit": ("at",),
+}
 
 
 @pytest.fixture(scope="module")

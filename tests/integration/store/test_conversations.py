@@ -6,7 +6,7 @@ import random
 import pytest
 
 from integration.store.backends import Backend
-from kitemesh_contracts.errors import Conflict, ErrorCode
+from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.stores import Promoted, Seat, Stores, Waiting
 
 
@@ -188,6 +188,107 @@ async def test_renewing_puts_the_end_of_a_held_lock_ahead(backend: Backend, tena
     await backend.age(25)
     assert await _own(backend, tenant) == []
     assert await conversations.take(tenant, conversation, "two", b"", max_waiting=5) == Seat("waiting")
+
+
+async def test_extending_puts_the_end_of_a_held_lock_as_far_ahead_as_asked_be_it_nearer(
+    backend: Backend, tenant: str, conversation: str
+) -> None:
+    conversations = backend.stores.conversations
+    await conversations.create(tenant, conversation, "one", agent=None)
+    await conversations.extend(tenant, conversation, "one", for_s=3600)
+    await conversations.extend(tenant, conversation, "two", for_s=1)
+    await backend.age(3500)
+    assert await conversations.take(tenant, conversation, "two", b"2", max_waiting=5) == Seat("waiting")
+    assert await _own(backend, tenant) == []
+    await conversations.extend(tenant, conversation, "one", for_s=7200)
+    await conversations.extend(tenant, conversation, "one", for_s=30)
+    await backend.age(31)
+    assert await _own(backend, tenant) == [Promoted(tenant, conversation, "two", b"2", 1)]
+
+
+async def _until_s(stores: Stores, tenant: str, conversation: str) -> float:
+    kept = await stores.conversations.get(tenant, conversation)
+    assert kept is not None
+    assert kept.active_until_s is not None
+    return kept.active_until_s
+
+
+async def test_a_locks_end_is_set_by_the_databases_clock_be_it_nearer(
+    stores: Stores, tenant: str, conversation: str
+) -> None:
+    conversations = stores.conversations
+    await conversations.create(tenant, conversation, "one", agent=None)
+    first_s = await _until_s(stores, tenant, conversation)
+    for ahead_s in (86_400.0, 0.25):
+        await conversations.extend(tenant, conversation, "one", until_s=first_s + ahead_s)
+        await conversations.extend(tenant, conversation, "two", until_s=first_s + 1)
+        assert await _until_s(stores, tenant, conversation) == pytest.approx(first_s + ahead_s, abs=0.001)
+
+
+async def test_a_locks_end_is_set_either_from_now_or_by_the_clock(
+    stores: Stores, tenant: str, conversation: str
+) -> None:
+    await stores.conversations.create(tenant, conversation, "one", agent=None)
+    before = await stores.conversations.get(tenant, conversation)
+    with pytest.raises(Bug):
+        await stores.conversations.extend(tenant, conversation, "one")
+    with pytest.raises(Bug):
+        await stores.conversations.extend(tenant, conversation, "one", for_s=1.0, until_s=1.0)
+    assert await stores.conversations.get(tenant, conversation) == before
+
+
+@pytest.mark.requirement("conversation:renewed-by-its-gateway")
+@pytest.mark.parametrize("again", ["renew", "take"])
+async def test_a_holder_that_renews_or_takes_its_lock_never_shortens_it(
+    backend: Backend, tenant: str, conversation: str, again: str
+) -> None:
+    stores, conversations = backend.stores, backend.stores.conversations
+
+    async def repeat() -> None:
+        if again == "renew":
+            await conversations.renew(tenant, conversation, "one")
+        else:
+            assert await conversations.take(tenant, conversation, "one", b"", max_waiting=5) == Seat("active", 1)
+
+    await conversations.create(tenant, conversation, "one", agent=None)
+    created_s = await _until_s(stores, tenant, conversation)
+    await repeat()
+    assert await _until_s(stores, tenant, conversation) >= created_s
+    await conversations.extend(tenant, conversation, "one", for_s=3600)
+    extended_s = await _until_s(stores, tenant, conversation)
+    await repeat()
+    assert await _until_s(stores, tenant, conversation) == extended_s
+    await backend.age(3590)
+    await repeat()
+    await backend.age(25)
+    assert await conversations.take(tenant, conversation, "two", b"2", max_waiting=5) == Seat("waiting")
+    assert await _own(backend, tenant) == []
+    await backend.age(6)
+    assert await _own(backend, tenant) == [Promoted(tenant, conversation, "two", b"2", 1)]
+
+
+async def test_who_takes_over_a_lock_that_ran_out_gets_no_more_of_it(
+    backend: Backend, tenant: str, conversation: str
+) -> None:
+    conversations = backend.stores.conversations
+    await conversations.create(tenant, conversation, "one", agent=None)
+    await conversations.extend(tenant, conversation, "one", for_s=3600)
+    await conversations.release(tenant, conversation, "one")
+    assert await conversations.take(tenant, conversation, "two", b"2", max_waiting=5) == Seat("active", 2)
+    await backend.age(31)
+    assert await conversations.take(tenant, conversation, "three", b"3", max_waiting=5) == Seat("active", 3)
+
+
+async def test_extending_does_not_put_off_a_promotion_that_was_not_taken_up(
+    backend: Backend, tenant: str, conversation: str
+) -> None:
+    conversations = backend.stores.conversations
+    await conversations.create(tenant, conversation, "one", agent=None)
+    await conversations.take(tenant, conversation, "two", b"2", max_waiting=5)
+    await conversations.release(tenant, conversation, "one")
+    await conversations.extend(tenant, conversation, "two", for_s=3600)
+    await backend.age(6)
+    assert await _own(backend, tenant) == [Promoted(tenant, conversation, "two", b"2", 2)]
 
 
 @pytest.mark.requirement("conversation:renewed-by-its-gateway")
@@ -413,6 +514,8 @@ async def test_another_tenants_conversation_is_as_if_it_did_not_exist_and_stays_
     assert await conversations.get(tenant, conversation) == locked
     await conversations.take(tenant, conversation, "two", b"2", max_waiting=5)
     before = await conversations.get(tenant, conversation)
+    assert before is not None
+    assert before.active_until_s is not None
     assert await conversations.get(other, conversation) is None
     assert await conversations.take(other, conversation, "one", b"", max_waiting=5) == Seat("unknown")
     assert await conversations.take(other, conversation, "new", b"", max_waiting=5) == Seat("unknown")
@@ -420,6 +523,8 @@ async def test_another_tenants_conversation_is_as_if_it_did_not_exist_and_stays_
     assert await conversations.release(other, conversation, "new", agent="x") is None
     assert await conversations.leave(other, conversation, "two") is False
     await conversations.renew(other, conversation, "one")
+    await conversations.extend(other, conversation, "one", for_s=3600)
+    await conversations.extend(other, conversation, "one", until_s=before.active_until_s + 3600)
     with pytest.raises(Conflict) as raised:
         await conversations.create(other, conversation, "one", agent=None)
     assert raised.value.code is ErrorCode.DUPLICATE

@@ -1,13 +1,39 @@
 """The indexes, on both drivers."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 from pymongo import ASCENDING
 
 from kitemesh_contracts.errors import Conflict
 from kitemesh_runtime.conversation_updates_mongo import due
 from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, HoldStatus, LedgerRow, LiveStatus, LiveTurn
+from kitemesh_runtime.hold_updates_mongo import due as holds_due
+from kitemesh_runtime.hold_updates_mongo import page as holds_page
 from kitemesh_runtime.indexes_mongo import Retention, ensure_indexes, indexes
+from kitemesh_runtime.live_turns_mongo import idle
+from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_mongo import open_stores
+
+
+def _turn(tenant: str, name: str) -> LiveTurn:
+    return LiveTurn(
+        id=f"{tenant}-{name}", tenant=tenant, version=1, status="running", mode="durable", model="m", state=b""
+    )
+
+
+def _hold(tenant: str, name: str) -> Hold:
+    call = HeldCall(id="a", name="n", version="v", effect="once", arguments="{}", sha256="00", sentence="s", shown="{}")
+    return Hold(id=f"{tenant}-{name}", tenant=tenant, turn="t", step=0, model="m", calls=(call,))
+
+
+async def _explain(database: Database, command: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return what running a command examined, and its plan as text."""
+    answer = await database.command({"explain": command, "verbosity": "executionStats"})
+    return answer["executionStats"], str(answer["queryPlanner"]["winningPlan"])
 
 
 @pytest.mark.requirement("bootstrap:idempotent")
@@ -50,3 +76,84 @@ async def test_a_sweep_looks_only_at_locks_that_may_have_run_out(database: Datab
     )
     assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])
     assert plan["executionStats"]["totalDocsExamined"] <= 1
+
+
+async def test_nothing_that_waits_or_runs_goes_by_retention(database: Database, tenant: str) -> None:
+    await ensure_indexes(database)
+    dates = {spec.collection: spec.keys[0][0] for spec in indexes(Retention()) if spec.ttl_s is not None}
+    async with open_stores(database) as stores:
+        await stores.live_turns.insert(tenant, _turn(tenant, "live"))
+        await stores.holds.open(tenant, _hold(tenant, "open"), expires_after_s=60)
+        await stores.holds.open(tenant, _hold(tenant, "ended"), expires_after_s=60)
+        await stores.holds.cancel(tenant, f"{tenant}-ended", "x")
+        await stores.live_turns.insert(tenant, _turn(tenant, "ended"))
+        record = TurnRecord(id=f"{tenant}-ended", tenant=tenant, status="completed", mode="durable", model="m")
+        await stores.live_turns.finish(tenant, record, version=1)
+        row = AuditRow(id=f"{tenant}-ended", tenant=tenant, subject="s", what="w")
+        await stores.audit.append(tenant, row)
+        call = LedgerRow(
+            id=f"{tenant}-ended",
+            tenant=tenant,
+            turn="t",
+            tool="t",
+            effect="once",
+            state="dispatched",
+            by="me",
+            args_sha256="00",
+        )
+        await stores.ledger.dispatch(tenant, call)
+    for name in ("turns", "holds", "ledger", "audit"):
+        dated = {"tenant": tenant, dates[name]: {"$type": "date"}}
+        documents = await database.run(database.collection(name).find(dated, {"_id": 1}).to_list(None))
+        assert [document["_id"] for document in documents] == [f"{tenant}-ended"]
+    days = {spec.collection: spec.ttl_s for spec in indexes(Retention()) if spec.ttl_s}
+    assert [days[name] // 86400 for name in ("turns", "holds", "ledger", "audit")] == [30, 30, 400, 400]
+
+
+async def test_what_is_due_is_found_without_looking_at_what_only_waits(database: Database, tenant: str) -> None:
+    await database.command({"dropDatabase": 1})
+    await ensure_indexes(database)
+    async with open_stores(database) as stores:
+        for n in range(30):
+            status: LiveStatus = "held" if n % 2 else "running"
+            await stores.live_turns.insert(tenant, replace(_turn(tenant, f"{n}"), status=status))
+            later = replace(_turn(tenant, f"later-{n}"), status="held", look_at_s=4e9)
+            await stores.live_turns.insert(tenant, later)
+            await stores.holds.open(tenant, _hold(tenant, f"{n}"), expires_after_s=600)
+        await stores.holds.open(tenant, _hold(tenant, "run-out"), expires_after_s=0)
+        for filter_, collection, order, found in (
+            (idle(3600), "turns", {"touched_at": 1}, 0),
+            (holds_due(), "holds", {"due_at": 1}, 1),
+        ):
+            find = {"find": collection, "filter": filter_, "sort": order, "limit": 100}
+            stats, plan = await _explain(database, find)
+            assert "'due'" in plan
+            assert "COLLSCAN" not in plan
+            assert "'SORT'" not in plan
+            assert (stats["totalDocsExamined"], stats["nReturned"]) == (found, found)
+            assert stats["totalKeysExamined"] <= found + 1
+
+
+async def test_holds_are_counted_and_paged_by_their_indexes(database: Database, tenant: str) -> None:
+    await database.command({"dropDatabase": 1})
+    await ensure_indexes(database)
+    async with open_stores(database) as stores:
+        for n in range(40):
+            await stores.holds.open(tenant, _hold(tenant, f"{n}"), expires_after_s=600)
+            if n % 4:
+                await stores.holds.cancel(tenant, f"{tenant}-{n}", "x")
+        assert await stores.holds.count_open() == 10
+        last = await database.run(database.collection("holds").find_one({"_id": f"{tenant}-20"}))
+    stats, plan = await _explain(database, {"count": "holds", "query": {"status": "open"}})
+    assert "COUNT_SCAN" in plan
+    assert stats["totalDocsExamined"] == 0
+    newest = {"created_at": -1, "_id": -1}
+    statuses: tuple[HoldStatus | None, ...] = (None, "open")
+    for status in statuses:
+        page = holds_page(tenant, status, (last["created_at"], last["_id"]))
+        find = {"find": "holds", "filter": page, "sort": newest, "limit": 5}
+        stats, plan = await _explain(database, find)
+        assert "'by_status'" in plan
+        assert "'SORT'" not in plan
+        assert stats["totalDocsExamined"] <= 12
+        assert stats["nReturned"] == 5

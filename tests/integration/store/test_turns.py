@@ -2,10 +2,13 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from kitemesh_contracts.content import (
     AssistantMessage,
+    CallResult,
+    Step,
     SystemMessage,
     TextPart,
     ToolCall,
@@ -16,6 +19,7 @@ from kitemesh_contracts.content import (
 from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode, ErrorInfo
 from kitemesh_contracts.events import StepTimings
 from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.stores import Stores, TurnRecord
 from kitemesh_runtime.stores_mongo import open_stores
 
@@ -62,6 +66,17 @@ async def test_a_whole_record_comes_back_as_it_was_stored(stores: Stores, tenant
         timings=StepTimings(queued_ms=0.25, first_token_ms=None, total_ms=17.0),
         accepted_at_ms=1_750_000_000_123,
         ended_at_ms=1_750_000_001_456,
+        steps=(
+            Step(
+                step=0,
+                attempt=1,
+                last=4,
+                text="Let me look.",
+                calls=(ToolCall(id="c0", name="look", arguments="{}"),),
+                results=(CallResult(call="c0", error=ErrorInfo(code=ErrorCode.TOOL_TIMEOUT, message="too slow")),),
+                texts=("go on",),
+            ),
+        ),
     )
     await stores.turns.put(tenant, record)
     assert await stores.turns.get(tenant, record.id) == record
@@ -74,6 +89,23 @@ async def test_the_first_one_stored_under_an_id_stays(stores: Stores, tenant: st
     kept = await stores.turns.get(tenant, f"{tenant}-1")
     assert kept is not None
     assert kept.answer == AssistantMessage(text="first")
+
+
+async def test_a_turn_that_is_live_is_not_ended_from_the_side(stores: Stores, tenant: str) -> None:
+    live = LiveTurn(
+        id=f"{tenant}-1", tenant=tenant, version=1, status="held", mode="classic", model="scripted", state=b"{}"
+    )
+    await stores.live_turns.insert(tenant, live)
+    with pytest.raises(Conflict) as raised:
+        await stores.turns.put(tenant, _record(tenant, live.id))
+    assert raised.value.code is ErrorCode.STALE
+    kept = await stores.live_turns.get(tenant, live.id)
+    assert isinstance(kept, LiveTurn)
+    assert kept.version == 1
+    ended = _record(tenant, live.id, text="first")
+    await stores.live_turns.finish(tenant, ended, version=1)
+    await stores.turns.put(tenant, _record(tenant, live.id, text="second"))
+    assert await stores.turns.get(tenant, live.id) == ended
 
 
 @pytest.mark.requirement("conversation:history-window")
@@ -90,6 +122,20 @@ async def test_the_newest_answered_turns_come_oldest_first(stores: Stores, tenan
     assert await ordinals(3) == [2, 3, 4]
     assert await ordinals(50) == [1, 2, 3, 4]
     assert await ordinals(0) == []
+
+
+@pytest.mark.requirement("conversation:history-window")
+async def test_a_turn_that_ended_while_it_called_tools_is_among_the_newest(
+    stores: Stores, tenant: str, conversation: str
+) -> None:
+    answered = _record(tenant, f"{tenant}-1", conversation=conversation, ordinal=1)
+    silent = _record(tenant, f"{tenant}-2", conversation=conversation, ordinal=2, text="")
+    step = Step(step=1, text="Let me look.", calls=(ToolCall(id="c1", name="look", arguments="{}"),))
+    called = msgspec.structs.replace(silent, id=f"{tenant}-3", ordinal=3, steps=(step,))
+    for record in (called, silent, answered):
+        await stores.turns.put(tenant, record)
+    assert await stores.turns.recent(tenant, conversation, limit=5) == [answered, called]
+    assert await stores.turns.recent(tenant, conversation, limit=1) == [called]
 
 
 @pytest.mark.requirement("store:groups-writes")

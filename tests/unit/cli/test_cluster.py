@@ -29,6 +29,7 @@ def test_the_gateway_is_told_its_port_and_who_asks_without_a_key() -> None:
         "KITEMESH_PORT": "8123",
         "KITEMESH_ANONYMOUS_TENANT": "dev",
         "KITEMESH_ANONYMOUS_AGENT": "assistant",
+        "KITEMESH_ANONYMOUS_SCOPES": "chat,approve",
     }
 
 

@@ -49,7 +49,18 @@ def test_help_lists_every_verb_and_exit_code(
     with pytest.raises(SystemExit):
         run(monkeypatch, "--help")
     text = capsys.readouterr().out
-    for word in ("dev", "down", "bootstrap", "keys", "catalog", "conversation", "exit codes", "78"):
+    for word in (
+        "dev",
+        "down",
+        "bootstrap",
+        "keys",
+        "catalog",
+        "conversation",
+        "approvals",
+        "tools",
+        "exit codes",
+        "78",
+    ):
         assert word in text
 
 
@@ -72,10 +83,27 @@ def test_a_valid_catalog_is_summed_up_and_a_wrong_one_told_in_full(
     file = tmp_path_factory.mktemp("catalog") / "catalog.yaml"
     file.write_text("providers: {s: {kind: scripted}}\nmodels: {m: {provider: s}}\n")
     assert run(monkeypatch, "catalog", "check", str(file)) == 0
-    assert "models: 1" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "models: 1" in told.out
+    assert "tools: 0" in told.out
+    assert told.err == ""
     file.write_text("providers: {s: {kind: nonsense}}\nmodels: {m: {}}\nextra: 1\n")
     assert run(monkeypatch, "catalog", "check", str(file)) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["providers.s.kind", "models.m.provider", "extra"]
     assert run(monkeypatch, "catalog", "check", str(file.parent / "absent.yaml")) == 1
     assert capsys.readouterr().err.endswith("absent.yaml does not exist\n")
+
+
+def test_what_a_catalog_leaves_unused_or_is_not_installed_here_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("catalog") / "catalog.yaml"
+    tools = "tools: {mine: {kind: python, entry_point: nowhere}, theirs: {kind: python, entry_point: weather}}"
+    agents = "agents: {a: {model: m, tools: [mine]}}"
+    file.write_text(f"providers: {{s: {{kind: scripted}}}}\nmodels: {{m: {{provider: s}}}}\n{tools}\n{agents}\n")
+    assert run(monkeypatch, "catalog", "check", str(file)) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "kitemesh: warning: tools.mine: nothing that is installed here has the entry point kitemesh.tools: nowhere",
+        "kitemesh: warning: tools.theirs: no agent has it",
+    ]

@@ -12,6 +12,7 @@ from kitemesh_cli.dev_catalog import (
     seems_to_chat,
 )
 from kitemesh_runtime.catalog import CatalogError, OpenAIProvider, parse
+from kitemesh_runtime.policies import first_rule
 
 SEED_GROUP = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -40,6 +41,17 @@ def test_the_chosen_model_answers_for_the_group_the_agent_and_by_default() -> No
     assert catalog.resolve(f"group:{SEED_GROUP}").models == ("gpt-4o",)
     assert catalog.resolve("agent:assistant").models == ("gpt-4o",)
     assert catalog.default_model == "gpt-4o"
+
+
+def test_the_packaged_tools_and_their_rule_stay_where_real_models_answer() -> None:
+    packaged = parse(packaged_text())
+    catalog = parse(extend(packaged_text(), "https://llm.example/v1", ["gpt-4o"], has_key=True, chosen="gpt-4o"))
+    assert (catalog.tools, catalog.policies) == (packaged.tools, packaged.policies)
+    assert catalog.agents["assistant"].tools == ("get_weather", "delete_record")
+    held = first_rule(catalog.policies, "delete_record", "assistant", "dev", {"id": "42"})
+    assert held is not None
+    assert (held.then, held.scope) == ("hold", "approve")
+    assert first_rule(catalog.policies, "get_weather", "assistant", "dev", {"city": "Oslo"}) is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Ids, subjects, errors, headers, codec and topology as functions of their arguments."""
 
 import uuid
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,8 +25,50 @@ def test_an_id_is_never_more_than_one_subject_token(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "a.b", "*", ">", "a b", "a\n", "ü", "x" * 65])
 def test_what_would_widen_a_subject_is_no_id(text: str) -> None:
     assert not ids.is_id(text)
-    with pytest.raises(ContractViolation):
-        subjects.turn_start(text)
+    for build in (
+        subjects.turn_start,
+        subjects.control_start,
+        subjects.control_decide,
+        subjects.control_expire,
+        subjects.control_cancel,
+        subjects.cancel,
+        subjects.ask_cancel,
+        subjects.live_turn,
+        subjects.model_jobs_of,
+        subjects.events_of,
+    ):
+        with pytest.raises(ContractViolation):
+            build(text)
+    for turn, pool in ((text, "default"), ("t", text)):
+        with pytest.raises(ContractViolation):
+            subjects.tool_jobs_of(turn, pool)
+    for build_timer in (subjects.timer, subjects.timer_due):
+        with pytest.raises(ContractViolation):
+            build_timer("hold", text)
+        with pytest.raises(ContractViolation):
+            build_timer(text, "h-1")
+
+
+@pytest.mark.parametrize("turn", ["t-1", "_", "0"])
+def test_a_turns_wildcards_take_in_everything_of_it_and_no_other_turn(turn: str) -> None:
+    assert subjects.live_turn(turn) == f"km.v1.live.*.{turn}.>"
+    assert subjects.model_jobs_of(turn) == f"km.v1.model.*.*.*.{turn}"
+    assert subjects.tool_jobs_of(turn, "slow") == f"km.v1.tool.slow.*.*.{turn}"
+    assert subjects.events_of(turn) == f"km.v1.event.*.*.{turn}"
+
+
+def test_subjects_fit_into_the_streams_that_keep_them() -> None:
+    kept = {subject: stream.name for stream in topology.topology() for subject in stream.subjects}
+    assert kept["km.v1.control.*.*"] == topology.CONTROL
+    assert kept["km.v1.timer.>"] == topology.TIMER
+    for build in (subjects.control_decide, subjects.control_expire, subjects.control_cancel):
+        assert build("t").rpartition(".")[0].startswith("km.v1.control.")
+    assert subjects.timer("hold", "h") != subjects.timer_due("hold", "h")
+    (timers,) = (
+        consumer for stream in topology.topology() for consumer in stream.consumers if consumer.name == "timers"
+    )
+    assert subjects.timer_due("hold", "h").startswith(timers.filter_subject.removesuffix(">"))
+    assert not subjects.timer("hold", "h").startswith(timers.filter_subject.removesuffix(">"))
 
 
 @given(st.integers(min_value=0, max_value=2**48 - 1), st.binary(min_size=10, max_size=10))
@@ -39,6 +82,23 @@ def test_a_turn_id_is_a_version_7_uuid_that_sorts_by_time(now_ms: int, entropy: 
 def test_a_repeated_step_proposes_the_same_call_ids() -> None:
     assert ids.call_id("t", 1, 0) == ids.call_id("t", 1, 0)
     assert len({ids.call_id("t", 1, 0), ids.call_id("t", 1, 1), ids.call_id("t", 2, 0), ids.call_id("u", 1, 0)}) == 4
+
+
+def test_what_follows_from_a_turn_has_the_same_id_again_and_an_id_of_its_own() -> None:
+    derived = {
+        ids.hold_id("t", 1),
+        ids.hold_id("t", 2),
+        ids.hold_id("u", 1),
+        ids.call_id("t", 1, 0),
+        ids.notice_id("h:1", "approval.requested", "w"),
+        ids.notice_id("h:1", "approval.requested", "v"),
+        ids.notice_id("h:2", "approval.requested", "w"),
+        ids.notice_id("h:1", "approval.decided", "w"),
+    }
+    assert len(derived) == 8
+    assert all(ids.is_id(each) and str(uuid.UUID(each)) == each for each in derived)
+    assert ids.hold_id("t", 1) == ids.hold_id("t", 1)
+    assert ids.notice_id("h", "x", "w") == ids.notice_id("h", "x", "w")
 
 
 def test_a_live_subject_reads_back_as_it_was_built() -> None:
@@ -62,6 +122,23 @@ def test_every_error_code_has_a_meaning() -> None:
 def test_a_job_and_its_next_attempt_have_different_message_ids() -> None:
     assert headers.job_msg_id("t", 1, "model", 0, 1) != headers.job_msg_id("t", 1, "model", 0, 2)
     assert headers.start_msg_id("t", 0) != headers.start_msg_id("t", 1)
+    assert headers.hold_msg_id("h", 1) != headers.hold_msg_id("h", 2)
+
+
+def test_no_two_messages_of_a_turn_share_a_message_id() -> None:
+    names = [
+        headers.job_msg_id("t", 1, "model", 0, 1),
+        headers.job_msg_id("t", 1, "tool", 0, 1),
+        headers.job_msg_id("t", 1, "tool", 1, 1),
+        headers.classic_result_msg_id("t", 1, "model", 0),
+        headers.classic_result_msg_id("t", 1, "tool", 0),
+        headers.released_msg_id("t", 1, "model", 0, 1),
+        headers.released_msg_id("t", 1, "tool", 1, 1),
+        headers.start_msg_id("t"),
+        headers.cancel_msg_id("t"),
+        headers.hold_msg_id(ids.hold_id("t", 1), 1),
+    ]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.requirement("contract:bad-bytes")
@@ -70,7 +147,18 @@ def test_a_job_and_its_next_attempt_have_different_message_ids() -> None:
     [b"", b"null", b"{}", b'{"type":"nobody"}', b'{"type":"turn.start"}', b"\xff\xfe", b"[" * 5000, b'{"type":"frame"'],
 )
 def test_bytes_that_are_no_message_violate_the_contract(data: bytes) -> None:
-    for decoder in (codec.START, codec.GENERATE, codec.RUN_CALLS, codec.CANCEL, codec.EVENT, codec.RELAYED):
+    decoders: tuple[msgspec.json.Decoder[Any], ...] = (
+        codec.START,
+        codec.GENERATE,
+        codec.RUN_CALLS,
+        codec.JOB,
+        codec.CONTROL,
+        codec.DUE,
+        codec.CANCEL,
+        codec.EVENT,
+        codec.RELAYED,
+    )
+    for decoder in decoders:
         with pytest.raises(ContractViolation):
             codec.decode(decoder, data)
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import cast
 
 from kitemesh_contracts import codec, subjects
-from kitemesh_contracts.commands import CancelTurn, Route, StartTurn
-from kitemesh_contracts.content import TextPart, UserMessage
+from kitemesh_contracts.commands import CancelTurn, Mark
 from kitemesh_contracts.deltas import Delta, Frame, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
-from kitemesh_gateway.dialects.base import Place
+from kitemesh_gateway.dialects.base import Place, Rest
+from kitemesh_gateway.watches import Watched
 from kitemesh_runtime.bus import Bus, Listener
 
 TURN = "01990000-0000-7000-8000-000000000001"
@@ -33,6 +33,17 @@ class ManualClock:
         return f"id-{self._ids}"
 
 
+class DeafSubscription:
+    """Ends by being forgotten."""
+
+    def __init__(self, listeners: dict[str, Listener], subject: str) -> None:
+        self._listeners = listeners
+        self._subject = subject
+
+    async def stop(self) -> None:
+        del self._listeners[self._subject]
+
+
 class DeafBus:
     """Takes publications and subscriptions; the test plays the server."""
 
@@ -47,8 +58,9 @@ class DeafBus:
             raise Unavailable(ErrorCode.BUS_DOWN, "down")
         self.published.append((subject, payload))
 
-    async def subscribe(self, subject: str, listener: Listener) -> None:
+    async def subscribe(self, subject: str, listener: Listener) -> DeafSubscription:
         self.listeners[subject] = listener
+        return DeafSubscription(self.listeners, subject)
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self.reconnected.append(callback)
@@ -75,8 +87,9 @@ class Screen:
     def __init__(self) -> None:
         self.text = ""
         self.ended: TurnEnded | None = None
-        self.rest: tuple[Delta, ...] = ()
+        self.rest: tuple[Rest, ...] = ()
         self.error: ErrorInfo | None = None
+        self.has_acted = False
         self._over = asyncio.Event()
 
     async def over(self) -> None:
@@ -86,13 +99,13 @@ class Screen:
     def show(self, place: Place, items: tuple[Delta, ...]) -> None:
         self.text += "".join(item.text for item in items if isinstance(item, TextDelta))
 
-    def end(self, ended: TurnEnded, rest: tuple[Delta, ...]) -> None:
+    def end(self, ended: TurnEnded, rest: tuple[Rest, ...]) -> None:
         self.ended, self.rest = ended, rest
-        self.text += "".join(item.text for item in rest if isinstance(item, TextDelta))
+        self.text += "".join(item.text for _, items in rest for item in items if isinstance(item, TextDelta))
         self._over.set()
 
-    def fail(self, place: Place, error: ErrorInfo) -> None:
-        self.error = error
+    def fail(self, place: Place, error: ErrorInfo, *, has_acted: bool) -> None:
+        self.error, self.has_acted = error, has_acted
         self._over.set()
 
     @property
@@ -100,37 +113,20 @@ class Screen:
         return self.ended is not None or self.error is not None
 
 
-def start(
-    turn: str = TURN,
-    *,
-    conversation: str | None = "conv",
-    fresh: bool = True,
-    stream: bool = True,
-    budget_s: float = 600,
-) -> StartTurn:
-    return StartTurn(
-        turn=turn,
-        tenant="acme",
-        gateway="gw",
-        mode="classic",
-        route=Route(requested="m", models=("m",), pool="default"),
-        input=(UserMessage(parts=(TextPart(text="Hi"),)),),
-        accepted_at_ms=1,
-        budget_s=budget_s,
-        conversation=conversation,
-        fresh=fresh,
-        stream=stream,
-    )
+def watched(turn: str = TURN, **fields: object) -> Watched:
+    values: dict[str, object] = {"conversation": "conv", "fresh": True, "stream": True, "budget_s": 600.0, **fields}
+    return Watched(turn=turn, tenant="acme", **values)  # type: ignore[arg-type]
 
 
-def frame(n: int, *texts: str) -> Frame:
-    return Frame(n=n, offset=0, items=tuple(TextDelta(text=text) for text in texts))
+def frame(n: int, *texts: str, after: tuple[int, int, int] | None = None) -> Frame:
+    mark = None if after is None else Mark(step=after[0], attempt=after[1], n=after[2])
+    return Frame(n=n, offset=0, items=tuple(TextDelta(text=text) for text in texts), after=mark)
 
 
-def ended(text: str, *, attempt: int = 1, last: int = 0, **fields: object) -> TurnEnded:
+def ended(text: str, *, step: int = 1, attempt: int = 1, last: int = 0, **fields: object) -> TurnEnded:
     values: dict[str, object] = {"turn": TURN, "tenant": "acme", "outcome": "completed", "finish": "stop", **fields}
-    return TurnEnded(step=1, attempt=attempt, last=last, text=text, **values)  # type: ignore[arg-type]
+    return TurnEnded(step=step, attempt=attempt, last=last, text=text, **values)  # type: ignore[arg-type]
 
 
-def live(turn: str = TURN, attempt: int = 1) -> str:
-    return subjects.live("gw", turn, 1, attempt)
+def live(turn: str = TURN, attempt: int = 1, step: int = 1, gateway: str = "gw") -> str:
+    return subjects.live(gateway, turn, step, attempt)

@@ -3,10 +3,10 @@ import json
 import msgspec
 import pytest
 
-from kitemesh_contracts.content import ToolCall, Usage
-from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
+from kitemesh_contracts.content import Step, ToolCall, Usage
+from kitemesh_contracts.deltas import CallDelta, Delta, HoldRef, ReasoningDelta, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
-from kitemesh_gateway.dialects.base import Encoder, Facts, Place
+from kitemesh_gateway.dialects.base import Encoder, Facts, Place, Rest
 from kitemesh_gateway.dialects.completions import Completions
 from kitemesh_gateway.dialects.completions_answers import Chunk, Completion
 from unit.gateway.rig import TURN, ended
@@ -49,25 +49,24 @@ def test_a_text_delta_is_one_event() -> None:
     )
 
 
-@pytest.mark.requirement("stream:call-deltas-carry-an-index")
+def chunk(position: str, delta: str) -> bytes:
+    return event(position, HEAD + '{"index":0,"delta":' + delta + ',"finish_reason":null}]}')
+
+
 def test_several_items_of_a_frame_have_their_own_places() -> None:
-    items: tuple[Delta, ...] = (
-        ReasoningDelta(text="why"),
-        TextDelta(text="a"),
-        CallDelta(index=1, id="c1", name="f", arguments=""),
-        CallDelta(index=1, arguments='{"x"'),
+    items: tuple[Delta, ...] = (ReasoningDelta(text="why"), TextDelta(text="a"), TextDelta(text="b"))
+    assert encoder().delta(Place(1, 1, 3), items) == (
+        chunk("1.1.3.0", '{"reasoning_content":"why"}')
+        + chunk("1.1.3.1", '{"content":"a"}')
+        + chunk("1.1.3.2", '{"content":"b"}')
     )
-    assert encoder().delta(Place(1, 1, 3), items) == b"".join(
-        event(f"1.1.3.{k}", HEAD + '{"index":0,"delta":' + delta + ',"finish_reason":null}]}')
-        for k, delta in enumerate(
-            (
-                '{"reasoning_content":"why"}',
-                '{"content":"a"}',
-                '{"tool_calls":[{"index":1,"function":{"name":"f","arguments":""},"id":"c1","type":"function"}]}',
-                '{"tool_calls":[{"index":1,"function":{"arguments":"{\\"x\\""}}]}',
-            ),
-        )
-    )
+
+
+@pytest.mark.requirement("tool:server-calls-are-not-shown")
+def test_calls_are_not_shown_while_it_is_not_known_whose_they_are() -> None:
+    call = CallDelta(index=1, id="c1", name="f", arguments='{"x"')
+    assert encoder().delta(Place(1, 1, 1), (call, call)) == b""
+    assert encoder().delta(Place(1, 1, 1), (call, TextDelta(text="a"))) == chunk("1.1.1.0", '{"content":"a"}')
 
 
 @pytest.mark.requirement("stream:ends-with-done")
@@ -81,7 +80,7 @@ def test_a_stream_ends_with_one_finish_reason_and_done() -> None:
 
 
 def test_what_was_not_shown_comes_before_the_finish_reason() -> None:
-    events = encoder().end(ended("ab", last=4), (TextDelta(text="b"),)).split(b"\n\n")
+    events = encoder().end(ended("ab", last=4), (Rest(1, (TextDelta(text="b"),)),)).split(b"\n\n")
     assert events[0] + b"\n\n" == event("1.1.5.0", HEAD + '{"index":0,"delta":{"content":"b"},"finish_reason":null}]}')
     assert events[1].startswith(f"id: {TURN}:1.1.5.1\n".encode())
 
@@ -173,7 +172,9 @@ def test_every_chunk_is_what_the_published_schema_says(include_usage: bool) -> N
     encode = encoder(include_usage=include_usage)
     items: tuple[Delta, ...] = (TextDelta(text="a"), ReasoningDelta(text="b"), CallDelta(index=0, id="c", name="f"))
     data = (
-        encode.start() + encode.delta(Place(1, 1, 1), items) + encode.end(ended("ab", last=1), (TextDelta(text="b"),))
+        encode.start()
+        + encode.delta(Place(1, 1, 1), items)
+        + encode.end(ended("ab", last=1), (Rest(1, (TextDelta(text="b"),)),))
     )
     lines = [line.removeprefix("data: ") for line in data.decode().splitlines() if line.startswith("data: ")]
     chunks = [msgspec.json.decode(line, type=Chunk) for line in lines[:-1]]
@@ -192,3 +193,155 @@ def test_the_same_turn_gives_the_same_bytes_at_any_gateway() -> None:
         )
 
     assert stream() == stream()
+
+
+# Several steps
+
+FIRST = Step(step=1, attempt=1, last=2, text="Let me look.", reasoning="hm", results=())
+SILENT = Step(step=2, attempt=1, last=1)
+
+
+def streamed(data: bytes) -> tuple[str, str]:
+    """Return the text and the reasoning that a client puts together."""
+    chunks = [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith("data: {")]
+    deltas = [choice["delta"] for each in chunks for choice in each["choices"]]
+    return (
+        "".join(delta.get("content") or "" for delta in deltas),
+        "".join(delta.get("reasoning_content") or "" for delta in deltas),
+    )
+
+
+@pytest.mark.requirement("stream:steps-are-one-text")
+def test_the_texts_of_several_steps_are_parted_by_a_blank_line_in_the_first_delta_of_the_later_one() -> None:
+    encode = encoder()
+    data = (
+        encode.delta(Place(1, 1, 1), (TextDelta(text="a"),))
+        + encode.delta(Place(1, 1, 2), (TextDelta(text="b"),))
+        + encode.delta(Place(3, 1, 1), (TextDelta(text="c"),))
+        + encode.delta(Place(3, 1, 2), (TextDelta(text="d"),))
+    )
+    assert data == (
+        chunk("1.1.1.0", '{"content":"a"}')
+        + chunk("1.1.2.0", '{"content":"b"}')
+        + chunk("3.1.1.0", '{"content":"\\n\\nc"}')
+        + chunk("3.1.2.0", '{"content":"d"}')
+    )
+
+
+CLOSINGS = [
+    ended("Sunny.", step=3, last=2, earlier=(FIRST, SILENT)),
+    ended("", step=3, earlier=(FIRST, SILENT)),
+    ended("Sunny.", step=3, last=2, reasoning="so", earlier=(SILENT, FIRST)),
+    ended("Sunny.", step=2, last=2, reasoning="so", earlier=(SILENT,)),
+    ended("Sunny.", last=2),
+]
+
+
+@pytest.mark.requirement("stream:steps-are-one-text")
+@pytest.mark.parametrize("closing", CLOSINGS, ids=range(len(CLOSINGS)))
+@pytest.mark.parametrize("shown", range(3))
+def test_a_stream_says_what_the_whole_answer_says_however_much_came_live(closing: TurnEnded, shown: int) -> None:
+    steps = [(each.step, each.text, each.reasoning) for each in closing.earlier]
+    steps.append((closing.step, closing.text, closing.reasoning))
+    encode = encoder()
+    data = b""
+    rest = []
+    for index, (step, text, reasoning) in enumerate(steps):
+        items: list[Delta] = (
+            [ReasoningDelta(text=reasoning[:1]), ReasoningDelta(text=reasoning[1:])] if reasoning else []
+        )
+        items += [TextDelta(text=text[:2]), TextDelta(text=text[2:])] if text else [TextDelta(text="")]
+        if index < shown:
+            data += b"".join(encode.delta(Place(step, 1, n), (item,)) for n, item in enumerate(items, start=1))
+        elif text or reasoning:
+            rest.append(Rest(step, tuple(items)))
+    data += encode.end(closing, rest)
+    message = json.loads(encoder().whole(closing))["choices"][0]["message"]
+    assert streamed(data) == (message["content"], message.get("reasoning_content", ""))
+
+
+# Calls for the caller
+
+CALLS = (ToolCall(id="id-1", name="f", arguments='{"x":1}'), ToolCall(id="id-2", name="g", arguments="{}"))
+CALL_CHUNKS = (
+    '{"tool_calls":[{"type":"function","index":0,"id":"id-1","function":{"name":"f","arguments":"{\\"x\\":1}"}}]}',
+    '{"tool_calls":[{"type":"function","index":1,"id":"id-2","function":{"name":"g","arguments":"{}"}}]}',
+)
+KITEMESH = '"kitemesh":{"execution_id":"' + TURN + '","request_id":"req_1","conversation_id":"conv"'
+
+
+@pytest.mark.requirement("stream:call-deltas-carry-an-index", "tool:client-calls-are-returned")
+def test_client_calls_are_streamed_at_the_end_each_in_one_piece() -> None:
+    closing = ended("So.", last=4, finish="tool_calls", calls=CALLS)
+    assert encoder().end(closing, (Rest(1, (TextDelta(text="."),)),)) == (
+        chunk("1.1.5.0", '{"content":"."}')
+        + chunk("1.1.5.1", CALL_CHUNKS[0])
+        + chunk("1.1.5.2", CALL_CHUNKS[1])
+        + event("1.1.5.3", HEAD + '{"index":0,"delta":{},"finish_reason":"tool_calls"}],' + KITEMESH + "}}")
+        + event("1.1.5.4", "[DONE]")
+    )
+
+
+@pytest.mark.requirement("tool:client-calls-are-returned")
+def test_client_calls_of_a_whole_answer_stand_beside_what_was_said() -> None:
+    closing = ended("So.", step=2, calls=CALLS[:1], finish="tool_calls", earlier=(FIRST,))
+    assert json.loads(encoder().whole(closing))["choices"][0] == {
+        "index": 0,
+        "message": {
+            "role": "assistant",
+            "content": "Let me look.\n\nSo.",
+            "reasoning_content": "hm",
+            "tool_calls": [{"type": "function", "id": "id-1", "function": {"name": "f", "arguments": '{"x":1}'}}],
+        },
+        "finish_reason": "tool_calls",
+    }
+
+
+HELD = ended(
+    "I will.",
+    last=1,
+    outcome="held",
+    calls=CALLS,
+    finish=None,
+    hold=HoldRef(id="h-1", expires_at_ms=1_767_323_045_600),
+)
+HELD_KITEMESH = KITEMESH + ',"approval_id":"h-1","expires_at":"2026-01-02T03:04:05.600Z"}'
+
+
+@pytest.mark.requirement("hold:shown-as-tool-calls")
+def test_a_hold_is_streamed_as_calls_and_a_final_chunk_that_names_the_approval() -> None:
+    assert encoder().end(HELD, ()) == (
+        chunk("1.1.2.0", CALL_CHUNKS[0])
+        + chunk("1.1.2.1", CALL_CHUNKS[1])
+        + event("1.1.2.2", HEAD + '{"index":0,"delta":{},"finish_reason":"tool_calls"}],' + HELD_KITEMESH + "}")
+        + event("1.1.2.3", "[DONE]")
+    )
+
+
+@pytest.mark.requirement("hold:shown-as-tool-calls")
+def test_a_hold_of_a_whole_answer_has_no_content() -> None:
+    answer = json.loads(encoder().whole(HELD))
+    assert answer["kitemesh"] == json.loads("{" + HELD_KITEMESH + "}")["kitemesh"]
+    assert answer["choices"][0] == {
+        "index": 0,
+        "message": {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"type": "function", "id": "id-1", "function": {"name": "f", "arguments": '{"x":1}'}},
+                {"type": "function", "id": "id-2", "function": {"name": "g", "arguments": "{}"}},
+            ],
+        },
+        "finish_reason": "tool_calls",
+    }
+
+
+@pytest.mark.requirement("openapi:described-by-what-validates")
+def test_held_chunks_are_what_the_published_schema_says() -> None:
+    lines = [line[6:] for line in encoder().end(HELD, ()).decode().splitlines() if line.startswith("data: ")]
+    chunks = [msgspec.json.decode(line, type=Chunk) for line in lines[:-1]]
+    assert [call.id for each in chunks for choice in each.choices for call in choice.delta.tool_calls] == [
+        "id-1",
+        "id-2",
+    ]
+    assert isinstance(msgspec.json.decode(encoder().whole(HELD), type=Completion), Completion)

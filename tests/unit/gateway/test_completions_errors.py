@@ -44,3 +44,22 @@ def test_clients_read_the_words_of_the_contract(code: ErrorCode, told: tuple[str
 def test_a_named_field_wins_over_the_codes_own() -> None:
     body = error_body(ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="m"), request_id="r", param="x.y")
     assert json.loads(body)["error"]["param"] == "x.y"
+
+
+@pytest.mark.requirement("hold:named-where-it-is-in-the-way")
+def test_the_approval_in_the_way_is_named() -> None:
+    info = ErrorInfo(code=ErrorCode.CONVERSATION_HELD, message="m", approval="h-1", expires_at_ms=1_767_323_045_600)
+    error = json.loads(error_body(info, request_id="r"))["error"]
+    assert error == {
+        "message": "m",
+        "type": "conflict_error",
+        "code": "conversation.held",
+        "param": "metadata.conversation_id",
+        "request_id": "r",
+        "kitemesh": {"approval_id": "h-1", "expires_at": "2026-01-02T03:04:05.600Z"},
+    }
+
+
+def test_an_approval_without_an_end_is_named_without() -> None:
+    info = ErrorInfo(code=ErrorCode.CONVERSATION_HELD, message="m", approval="h-1")
+    assert json.loads(error_body(info, request_id="r"))["error"]["kitemesh"] == {"approval_id": "h-1"}

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from kitemesh_contracts.content import (
     AssistantMessage,
@@ -11,6 +12,9 @@ from kitemesh_contracts.content import (
     Sampling,
     SystemMessage,
     TextPart,
+    ToolCall,
+    ToolMessage,
+    ToolSpec,
     UserMessage,
 )
 from kitemesh_contracts.errors import ErrorCode
@@ -21,6 +25,20 @@ from kitemesh_gateway.dialects.completions_parse import parse
 GROUP = "group:123e4567-e89b-12d3-a456-426614174000"
 USER = {"role": "user", "content": "Hi"}
 OK: dict[str, Any] = {"model": "m", "messages": [USER]}
+
+
+def tool(name: str, **fields: object) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **fields}}
+
+
+def assistant(*calls: str) -> dict[str, Any]:
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": call, "type": "function", "function": {"name": "f", "arguments": '{"n":1}'}} for call in calls
+        ],
+    }
 
 
 def user(text: str) -> Message:
@@ -138,6 +156,73 @@ def test_store_false_keeps_nothing() -> None:
     assert parse(OK).keep is True
 
 
+TOOL_RESULT = {"role": "tool", "tool_call_id": "c-1", "content": "42"}
+
+
+@pytest.mark.requirement("completions:client-tools")
+def test_client_tools_are_carried_as_they_are() -> None:
+    request = parse(
+        {
+            **OK,
+            "tools": [
+                tool(
+                    "get_x",
+                    description="Gets x",
+                    parameters={"type": "object", "properties": {"a": {"type": "number"}}},
+                ),
+                tool("bare", strict=False),
+            ],
+            "tool_choice": tool("bare"),
+            "parallel_tool_calls": False,
+        },
+    )
+    assert request.tools == (
+        ToolSpec(
+            name="get_x",
+            description="Gets x",
+            parameters=Raw(b'{"type":"object","properties":{"a":{"type":"number"}}}'),
+        ),
+        ToolSpec(name="bare", parameters=Raw(b'{"type":"object"}')),
+    )
+    assert (request.tool_choice, request.parallel_calls) == ("tool:bare", False)
+
+
+@pytest.mark.parametrize("choice", ["none", "auto", "required"])
+def test_a_choice_by_a_word_is_carried(choice: str) -> None:
+    assert parse({**OK, "tools": [tool("f")], "tool_choice": choice}).tool_choice == choice
+
+
+@pytest.mark.requirement("completions:client-tools")
+def test_calls_and_their_results_are_read() -> None:
+    messages = [
+        USER,
+        assistant("c-1", "c-2"),
+        TOOL_RESULT,
+        {
+            "role": "tool",
+            "tool_call_id": "c-2",
+            "content": [{"type": "text", "text": "4"}, {"type": "text", "text": "3"}],
+        },
+        {**assistant("c-3"), "content": "And"},
+    ]
+    assert parse({"model": "m", "messages": messages}).messages == (
+        user("Hi"),
+        AssistantMessage(
+            calls=(ToolCall(id="c-1", name="f", arguments='{"n":1}'), ToolCall(id="c-2", name="f", arguments='{"n":1}'))
+        ),
+        ToolMessage(call="c-1", text="42"),
+        ToolMessage(call="c-2", text="43"),
+        AssistantMessage(text="And", calls=(ToolCall(id="c-3", name="f", arguments='{"n":1}'),)),
+    )
+
+
+@pytest.mark.requirement("completions:only-new-messages")
+@pytest.mark.parametrize("before", [[], [USER, assistant("c-1")]])
+def test_with_a_stored_conversation_results_alone_are_enough(before: list[Any]) -> None:
+    body = {"model": "m", "messages": [*before, TOOL_RESULT], "metadata": {"conversation_id": "c"}}
+    assert parse(body).messages == (ToolMessage(call="c-1", text="42"),)
+
+
 MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
     ([], ErrorCode.REQUEST_INVALID, None, "The body must be a JSON object"),
     ("x", ErrorCode.REQUEST_INVALID, None, "The body must be a JSON object"),
@@ -161,7 +246,7 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         },
         ErrorCode.REQUEST_INVALID,
         "messages",
-        "messages: needs a user message after the last assistant message",
+        "messages: needs a user or tool message after the last assistant message",
     ),
     (
         {**OK, "messages": [USER] * 257},
@@ -280,13 +365,72 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         "stream_options: is only allowed with stream",
     ),
     ({**OK, "n": 2}, ErrorCode.REQUEST_UNSUPPORTED, "n", "n: only 1 is supported so far"),
-    ({**OK, "tools": [{}]}, ErrorCode.REQUEST_UNSUPPORTED, "tools", "tools: is not supported yet"),
-    ({**OK, "tool_choice": "auto"}, ErrorCode.REQUEST_UNSUPPORTED, "tool_choice", "tool_choice: is not supported yet"),
     (
-        {**OK, "parallel_tool_calls": False},
+        {**OK, "tools": [{}, 5, {"type": "custom", "function": {}}, {"type": "function", "function": {"name": "a b"}}]},
+        ErrorCode.REQUEST_INVALID,
+        "tools.0.type",
+        (
+            "tools.0.type: is required; tools.0.function: is required; tools.1: must be an object; "
+            "tools.2.type: must be 'function'; tools.2.function.name: is required; "
+            "tools.3.function.name: must be 1 to 64 of A-Z, a-z, 0-9, _ and -"
+        ),
+    ),
+    (
+        {**OK, "tools": [tool("f", description=5, parameters=[]), tool("x" * 65)]},
+        ErrorCode.REQUEST_INVALID,
+        "tools.0.function.description",
+        (
+            "tools.0.function.description: must be a string; tools.0.function.parameters: must be an object; "
+            "tools.1.function.name: must be 1 to 64 of A-Z, a-z, 0-9, _ and -"
+        ),
+    ),
+    (
+        {**OK, "tools": [tool("f"), tool("g"), tool("f")]},
+        ErrorCode.REQUEST_INVALID,
+        "tools.2.function.name",
+        "tools.2.function.name: is the name of an earlier tool",
+    ),
+    (
+        {**OK, "tools": [tool(f"f{n}") for n in range(65)]},
+        ErrorCode.REQUEST_INVALID,
+        "tools",
+        "tools: must have at most 64 item(s)",
+    ),
+    (
+        {**OK, "tools": [tool("f", strict=True)]},
         ErrorCode.REQUEST_UNSUPPORTED,
-        "parallel_tool_calls",
-        "parallel_tool_calls: is not supported yet",
+        "tools.0.function.strict",
+        "tools.0.function.strict: only false is supported so far",
+    ),
+    (
+        {**OK, "tool_choice": "never", "parallel_tool_calls": "no"},
+        ErrorCode.REQUEST_INVALID,
+        "tool_choice",
+        "tool_choice: must be 'none', 'auto' or 'required'; parallel_tool_calls: must be true or false",
+    ),
+    (
+        {**OK, "tool_choice": 5},
+        ErrorCode.REQUEST_INVALID,
+        "tool_choice",
+        "tool_choice: must be a string or an object that names a function",
+    ),
+    (
+        {**OK, "tools": [tool("f")], "tool_choice": {"type": "function"}},
+        ErrorCode.REQUEST_INVALID,
+        "tool_choice.function",
+        "tool_choice.function: is required",
+    ),
+    (
+        {**OK, "tools": [tool("f")], "tool_choice": tool("g")},
+        ErrorCode.REQUEST_INVALID,
+        "tool_choice.function.name",
+        "tool_choice.function.name: is not the name of one of the tools",
+    ),
+    (
+        {**OK, "tool_choice": tool("g"), "temperature": 3},
+        ErrorCode.REQUEST_INVALID,
+        "temperature",
+        "temperature: must be at most 2; tool_choice.function.name: is not the name of one of the tools",
     ),
     (
         {**OK, "logprobs": True, "top_logprobs": 2},
@@ -308,15 +452,47 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
     ),
     (
         {**OK, "messages": [USER, {"role": "tool", "content": "1", "tool_call_id": "c"}]},
-        ErrorCode.REQUEST_UNSUPPORTED,
-        "messages.1.role",
-        "messages.1.role: 'tool' is not supported yet",
+        ErrorCode.REQUEST_INVALID,
+        "messages.1.tool_call_id",
+        "messages.1.tool_call_id: answers no call of an earlier assistant message",
     ),
     (
-        {**OK, "messages": [USER, {"role": "assistant", "content": "", "tool_calls": [{}]}]},
-        ErrorCode.REQUEST_UNSUPPORTED,
-        "messages.1.tool_calls",
-        "messages.1.tool_calls: is not supported yet",
+        {**OK, "messages": [USER, {"role": "tool", "content": "1", "tool_call_id": "c"}, assistant("c")]},
+        ErrorCode.REQUEST_INVALID,
+        "messages.1.tool_call_id",
+        "messages.1.tool_call_id: answers no call of an earlier assistant message",
+    ),
+    (
+        {**OK, "messages": [USER, {"role": "tool"}, {"role": "tool", "tool_call_id": "", "content": None}]},
+        ErrorCode.REQUEST_INVALID,
+        "messages.1.tool_call_id",
+        (
+            "messages.1.tool_call_id: is required; messages.1.content: is required; "
+            "messages.2.tool_call_id: must have at least 1 character(s); "
+            "messages.2.content: must be a string or an array of parts; "
+            "messages.2.tool_call_id: answers no call of an earlier assistant message"
+        ),
+    ),
+    (
+        {**OK, "messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        ErrorCode.REQUEST_INVALID,
+        "messages.1.tool_calls.0.id",
+        (
+            "messages.1.tool_calls.0.id: is required; messages.1.tool_calls.0.type: is required; "
+            "messages.1.tool_calls.0.function: is required"
+        ),
+    ),
+    (
+        {**OK, "messages": [USER, {"role": "assistant"}, {"role": "assistant", "content": None, "tool_calls": []}]},
+        ErrorCode.REQUEST_INVALID,
+        "messages.1",
+        "messages.1: needs content or tool_calls; messages.2: needs content or tool_calls",
+    ),
+    (
+        {"model": "m", "messages": [assistant("c"), {"role": "tool", "content": "1", "tool_call_id": "c"}]},
+        ErrorCode.REQUEST_INVALID,
+        "messages",
+        "messages: needs at least one user message",
     ),
     (
         {**OK, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]},
@@ -360,10 +536,11 @@ FIELDS = st.sampled_from(
     [
         *ChatRequest.model_fields,
         *("role", "content", "type", "text", "conversation_id", "request_id", "mode", "include_usage"),
+        *("tool_calls", "tool_call_id", "id", "function", "name", "arguments", "parameters"),
     ],
 )
 SHAPED = st.recursive(
-    JSON | st.sampled_from(["user", "assistant", "system", "text", "image_url", "group:", GROUP, "auto"]),
+    JSON | st.sampled_from(["user", "assistant", "system", "tool", "function", "text", "image_url", GROUP, "auto"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=5),
     max_leaves=12,
 )
@@ -373,4 +550,6 @@ SHAPED = st.recursive(
 @given(st.dictionaries(FIELDS, SHAPED, max_size=8) | JSON)
 def test_no_json_whatever_raises_anything_but_a_refusal(body: object) -> None:
     with contextlib.suppress(Mistakes):
-        assert any(isinstance(message, UserMessage) for message in parse(body).messages)
+        request = parse(body)
+        new = (UserMessage, ToolMessage) if request.conversation is not None else UserMessage
+        assert any(isinstance(message, new) for message in request.messages)

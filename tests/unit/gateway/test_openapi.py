@@ -9,6 +9,7 @@ import pytest
 from kitemesh_contracts.errors import MEANINGS, ErrorCode
 from kitemesh_gateway.advice import ADVICE
 from kitemesh_gateway.dialects.completions_models import ChatRequest
+from kitemesh_gateway.dialects.completions_resume import ResumeRequest
 from kitemesh_gateway.docs_page import SECURITY_POLICY, render
 from kitemesh_gateway.openapi import document
 
@@ -42,7 +43,7 @@ def test_the_request_is_described_by_the_model_that_validates_it() -> None:
 @pytest.mark.requirement("openapi:described-by-what-validates")
 def test_every_refusal_of_a_chat_is_listed_and_says_when_to_come_back() -> None:
     answers = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]
-    assert {int(status) for status in answers} == {200, *(m.status for m in MEANINGS.values())} - {405}
+    assert {int(status) for status in answers} == {200, *(m.status for m in MEANINGS.values())} - {405, 410}
     for status in ("429", "503"):
         assert "Retry-After" in answers[status]["headers"]
 
@@ -50,9 +51,21 @@ def test_every_refusal_of_a_chat_is_listed_and_says_when_to_come_back() -> None:
 @pytest.mark.requirement("completions:later-fields-are-refused")
 def test_what_only_a_later_version_does_is_not_offered() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    assert schemas["ChatRequest"]["properties"]["tools"]["type"] == "null"
+    assert schemas["FunctionIn"]["properties"]["strict"]["anyOf"][0] == {"const": False}
+    assert schemas["ChatRequest"]["properties"]["top_logprobs"]["type"] == "null"
     assert schemas["MetadataIn"]["properties"]["mode"]["anyOf"][0]["enum"] == ["auto", "classic"]
-    assert not [name for name in schemas if name.startswith(("Unknown", "Media", "Tool"))]
+    assert not [name for name in schemas if name.startswith(("Unknown", "Media"))]
+
+
+@pytest.mark.requirement("openapi:described-by-what-validates")
+def test_resuming_is_described_with_what_may_become_of_an_approval() -> None:
+    operation = DOCUMENT["paths"]["/v1/chat/resume"]["post"]
+    described = DOCUMENT["components"]["schemas"]["ResumeRequest"]
+    assert set(described["properties"]) == set(ResumeRequest.model_fields)
+    assert described["required"] == ["model", "approval_id", "approved_tool_execution_ids"]
+    for status in ("404", "409", "410"):
+        assert "approval." in operation["responses"][status]["description"]
+    assert "x-should-retry" in operation["responses"]["409"]["headers"]
 
 
 def test_fields_carry_what_the_code_says_of_them() -> None:

@@ -3,16 +3,16 @@ import asyncio
 import pytest
 
 from kitemesh_contracts import codec, subjects
-from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import AssistantMessage, Usage
 from kitemesh_contracts.deltas import Frame, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
+from kitemesh_gateway.dialects.base import Rest
 from kitemesh_gateway.relay import TICK_S, Relay
-from kitemesh_gateway.watches import BUDGET_MARGIN_S, LOOK_S, LOST_S, SETTLE_S, Watch
+from kitemesh_gateway.watches import BUDGET_MARGIN_S, LOOK_S, LOST_S, SETTLE_S, Watch, Watched
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Blobs, Stores, TurnRecord
 from kitemesh_runtime.stores_memory import memory_stores
-from unit.gateway.rig import TURN, DeafBus, ManualClock, Screen, ended, frame, live, start
+from unit.gateway.rig import TURN, DeafBus, ManualClock, Screen, ended, frame, live, watched
 
 
 class Rig:
@@ -22,14 +22,16 @@ class Rig:
         self.clock = ManualClock()
         self.bus = DeafBus()
         self.stores: Stores = memory_stores()
-        self.relay = Relay(self.bus.as_bus(), Parcels(self.stores.blobs), self.stores.turns, self.clock)
+        self.relay = Relay(
+            self.bus.as_bus(), Parcels(self.stores.blobs), self.stores.live_turns, self.stores.holds, self.clock
+        )
         self.screen = Screen()
 
     async def listen(self) -> "Rig":
         await self.relay.listen("gw")
         return self
 
-    def open(self, what: StartTurn) -> Watch:
+    def open(self, what: Watched) -> Watch:
         return self.relay.open(what, self.screen)
 
     def feed(self, message: Frame | TurnEnded, *, attempt: int = 1, turn: str = TURN) -> None:
@@ -58,8 +60,8 @@ async def rig() -> Rig:
 @pytest.mark.requirement("stream:streams-do-not-mix")
 async def test_frames_go_to_their_turn_and_the_closing_event_ends_it(rig: Rig) -> None:
     other = Screen()
-    rig.open(start())
-    rig.relay.open(start("other-turn"), other)
+    rig.open(watched())
+    rig.relay.open(watched("other-turn"), other)
     rig.feed(frame(1, "a"))
     rig.feed(frame(1, "x"), turn="other-turn")
     rig.feed(frame(2, "b"))
@@ -71,7 +73,7 @@ async def test_frames_go_to_their_turn_and_the_closing_event_ends_it(rig: Rig) -
 
 
 async def test_a_closing_event_that_overtook_its_frames_waits_for_them(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     rig.feed(frame(1, "a"))
     rig.feed(ended("abc", last=3))
     rig.feed(frame(2, "b"))
@@ -83,22 +85,22 @@ async def test_a_closing_event_that_overtook_its_frames_waits_for_them(rig: Rig)
 
 @pytest.mark.requirement("attempt:gap-stops-the-showing")
 async def test_frames_that_never_come_are_made_up_for_from_the_closing_event_in_time(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     rig.feed(frame(1, "a"))
     rig.feed(ended("abc", last=3))
     rig.wait(SETTLE_S)
-    assert (rig.screen.text, rig.screen.rest) == ("abc", (TextDelta(text="bc"),))
+    assert (rig.screen.text, rig.screen.rest) == ("abc", (Rest(1, (TextDelta(text="bc"),)),))
 
 
 async def test_an_answer_that_is_not_streamed_waits_for_no_frame(rig: Rig) -> None:
-    rig.open(start(stream=False))
+    rig.open(watched(stream=False))
     rig.feed(ended("abc", last=3))
     assert rig.screen.ended is not None
 
 
 @pytest.mark.requirement("attempt:only-a-prefix-is-continued")
 async def test_an_answer_that_does_not_begin_with_what_was_shown_is_an_explicit_error(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     rig.feed(frame(1, "Hello"))
     rig.feed(frame(1, "Good"), attempt=2)
     rig.feed(ended("Goodbye", attempt=2, last=2), attempt=2)
@@ -108,7 +110,7 @@ async def test_an_answer_that_does_not_begin_with_what_was_shown_is_an_explicit_
 
 
 async def test_a_failed_turn_is_told_at_once(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     rig.feed(frame(1, "a"))
     error = ErrorInfo(code=ErrorCode.UPSTREAM_CUT, message="cut")
     rig.feed(ended("ab", last=5, outcome="failed", error=error))
@@ -117,7 +119,7 @@ async def test_a_failed_turn_is_told_at_once(rig: Rig) -> None:
 
 @pytest.mark.requirement("http:crash-is-a-fixed-sentence")
 async def test_an_internal_text_never_reaches_a_client(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     error = ErrorInfo(code=ErrorCode.CONTRACT_VIOLATED, message="field x of document y")
     rig.feed(ended("", outcome="failed", error=error))
     assert rig.screen.error is not None
@@ -125,7 +127,7 @@ async def test_an_internal_text_never_reaches_a_client(rig: Rig) -> None:
 
 
 async def test_what_is_not_a_message_changes_nothing(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     rig.feed_bytes(b"{")
     rig.feed_bytes(b'{"type":"unknown"}')
     rig.bus.listeners[subjects.live_of("gw")]("km.v1.live.gw.nonsense", b"")
@@ -135,7 +137,7 @@ async def test_what_is_not_a_message_changes_nothing(rig: Rig) -> None:
 
 @pytest.mark.requirement("classic:large-messages-are-parcels")
 async def test_a_closing_event_too_large_to_travel_is_fetched(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     text = "x" * 300_000
     payload = await Parcels(rig.stores.blobs).pack("acme", ended(text))
     assert len(payload) < 1000
@@ -145,7 +147,7 @@ async def test_a_closing_event_too_large_to_travel_is_fetched(rig: Rig) -> None:
 
 
 async def test_a_closing_event_whose_blob_is_gone_is_an_explicit_error(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     payload = await Parcels(memory_stores().blobs).pack("acme", ended("x" * 300_000))
     rig.feed_bytes(payload)
     await rig.screen.over()
@@ -173,9 +175,10 @@ async def test_a_closing_event_is_asked_for_again_while_the_store_does_not_answe
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kitemesh_gateway.relay.FETCH_AGAIN_S", 0.001)
-    relay = Relay(rig.bus.as_bus(), Parcels(ThawingBlobs(rig.stores.blobs)), rig.stores.turns, rig.clock)
+    parcels = Parcels(ThawingBlobs(rig.stores.blobs))
+    relay = Relay(rig.bus.as_bus(), parcels, rig.stores.live_turns, rig.stores.holds, rig.clock)
     await relay.listen("gw")
-    relay.open(start(), rig.screen)
+    relay.open(watched(), rig.screen)
     rig.feed_bytes(await Parcels(rig.stores.blobs).pack("acme", ended("x" * 300_000)))
     await rig.screen.over()
     assert len(rig.screen.text) == 300_000
@@ -196,7 +199,7 @@ RECORD = TurnRecord(
 
 @pytest.mark.requirement("attempt:stored-turn-is-looked-for")
 async def test_after_a_silence_the_stored_turn_is_looked_for(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     rig.feed(frame(1, "a"))
     await rig.stores.turns.put("acme", RECORD)
     rig.wait(LOOK_S + TICK_S)
@@ -208,7 +211,7 @@ async def test_after_a_silence_the_stored_turn_is_looked_for(rig: Rig) -> None:
 
 @pytest.mark.requirement("attempt:stored-turn-is-looked-for")
 async def test_after_a_reconnect_the_stored_turn_is_looked_for_at_once(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     await rig.stores.turns.put("acme", RECORD)
     rig.bus.reconnect()
     rig.wait(TICK_S)
@@ -217,14 +220,14 @@ async def test_after_a_reconnect_the_stored_turn_is_looked_for_at_once(rig: Rig)
 
 
 async def test_a_store_that_does_not_answer_is_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.open(start())
+    rig.open(watched())
     await rig.stores.turns.put("acme", RECORD)
 
     async def fail(tenant: str, turn: str) -> None:
         raise Unavailable(ErrorCode.STORE_DOWN, "down")
 
     with monkeypatch.context() as broken:
-        broken.setattr(rig.stores.turns, "get", fail)
+        broken.setattr(rig.stores.live_turns, "get", fail)
         rig.wait(LOOK_S)
         await rig.look_up()
     assert not rig.screen.is_over
@@ -234,7 +237,7 @@ async def test_a_store_that_does_not_answer_is_asked_again(rig: Rig, monkeypatch
 
 
 async def test_another_tenants_turn_is_never_found(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     await rig.stores.turns.put(
         "rival", TurnRecord(id=TURN, tenant="rival", status="completed", mode="classic", model="m")
     )
@@ -245,7 +248,7 @@ async def test_another_tenants_turn_is_never_found(rig: Rig) -> None:
 
 @pytest.mark.requirement("attempt:lost-turn-is-told")
 async def test_a_turn_that_somebody_worked_on_and_that_fell_silent_is_lost_and_stopped(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     rig.feed(frame(0))
     rig.wait(LOST_S - TICK_S)
     assert not rig.screen.is_over
@@ -257,7 +260,7 @@ async def test_a_turn_that_somebody_worked_on_and_that_fell_silent_is_lost_and_s
 
 @pytest.mark.requirement("classic:sign-of-life")
 async def test_signs_of_life_keep_a_turn_open(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     for _ in range(4):
         rig.feed(frame(0))
         rig.wait(LOST_S / 2)
@@ -266,14 +269,14 @@ async def test_signs_of_life_keep_a_turn_open(rig: Rig) -> None:
 
 @pytest.mark.requirement("attempt:waiting-is-not-death")
 async def test_waiting_in_a_queue_is_not_death(rig: Rig) -> None:
-    rig.open(start(budget_s=600))
+    rig.open(watched(budget_s=600))
     rig.wait(500)
     assert not rig.screen.is_over
 
 
 @pytest.mark.requirement("attempt:lost-turn-is-told")
 async def test_a_turn_that_keeps_nothing_is_lost_when_its_end_may_have_been_missed(rig: Rig) -> None:
-    rig.open(start(conversation=None, fresh=False))
+    rig.open(watched(conversation=None, fresh=False))
     rig.bus.reconnect()
     rig.wait(LOST_S)
     assert rig.screen.error is not None
@@ -282,7 +285,7 @@ async def test_a_turn_that_keeps_nothing_is_lost_when_its_end_may_have_been_miss
 
 @pytest.mark.requirement("attempt:waiting-is-not-death")
 async def test_the_budget_ends_everything(rig: Rig) -> None:
-    rig.open(start(budget_s=60))
+    rig.open(watched(budget_s=60))
     rig.wait(60 + BUDGET_MARGIN_S)
     assert rig.screen.error is not None
     assert rig.screen.error.code is ErrorCode.TURN_TIMEOUT
@@ -291,7 +294,7 @@ async def test_the_budget_ends_everything(rig: Rig) -> None:
 
 @pytest.mark.requirement("classic:cancel-is-repeated")
 async def test_a_withdrawn_turn_is_cancelled_every_second_until_its_closing_event(rig: Rig) -> None:
-    watch = rig.open(start(conversation="conv", fresh=False))
+    watch = rig.open(watched(conversation="conv", fresh=False))
     rig.relay.withdraw(watch, "gone")
     assert [(cancel.turn, cancel.reason, cancel.conversation) for cancel in rig.bus.cancels] == [(TURN, "gone", "conv")]
     rig.wait(3)
@@ -306,14 +309,14 @@ async def test_a_withdrawn_turn_is_cancelled_every_second_until_its_closing_even
 
 
 async def test_a_conversation_that_the_turn_began_has_no_queue_to_leave(rig: Rig) -> None:
-    rig.relay.withdraw(rig.open(start(conversation="conv", fresh=True)), "gone")
+    rig.relay.withdraw(rig.open(watched(conversation="conv", fresh=True)), "gone")
     assert rig.bus.cancels[0].conversation is None
 
 
 @pytest.mark.requirement("classic:cancel-is-repeated")
 async def test_a_cancel_is_repeated_through_an_outage_and_given_up_after_a_minute(rig: Rig) -> None:
     rig.bus.connected = False
-    rig.relay.withdraw(rig.open(start()), "gone")
+    rig.relay.withdraw(rig.open(watched()), "gone")
     rig.wait(10)
     assert rig.bus.cancels == []
     rig.bus.connected = True
@@ -324,7 +327,7 @@ async def test_a_cancel_is_repeated_through_an_outage_and_given_up_after_a_minut
 @pytest.mark.requirement("classic:cancel-is-repeated")
 async def test_the_minute_of_a_cancel_begins_again_when_the_bus_is_back(rig: Rig) -> None:
     rig.bus.connected = False
-    rig.relay.withdraw(rig.open(start()), "gone")
+    rig.relay.withdraw(rig.open(watched()), "gone")
     rig.wait(50)
     rig.bus.connected = True
     rig.bus.reconnect()
@@ -333,14 +336,14 @@ async def test_the_minute_of_a_cancel_begins_again_when_the_bus_is_back(rig: Rig
 
 
 async def test_a_turn_that_ended_is_not_cancelled(rig: Rig) -> None:
-    watch = rig.open(start())
+    watch = rig.open(watched())
     rig.feed(ended("a"))
     rig.relay.withdraw(watch, "gone")
     assert rig.bus.cancels == []
 
 
 async def test_every_open_turn_can_be_ended_with_an_explicit_error(rig: Rig) -> None:
-    rig.open(start())
+    rig.open(watched())
     error = ErrorInfo(code=ErrorCode.DRAINING, message="stopping")
     rig.relay.withdraw_all(error)
     assert rig.screen.error == error
@@ -353,8 +356,8 @@ async def test_one_broken_sink_does_not_end_the_read_loop(rig: Rig, monkeypatch:
 
     broken, healthy = Screen(), Screen()
     monkeypatch.setattr(broken, "show", explode)
-    rig.relay.open(start("broken-turn"), broken)
-    rig.relay.open(start("healthy-turn"), healthy)
+    rig.relay.open(watched("broken-turn"), broken)
+    rig.relay.open(watched("healthy-turn"), healthy)
     rig.feed(frame(1, "a"), turn="broken-turn")
     rig.feed(frame(1, "a"), turn="healthy-turn")
     assert broken.error is not None

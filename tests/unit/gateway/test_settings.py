@@ -45,3 +45,16 @@ def test_an_anonymous_tenant_is_the_default_principal() -> None:
     assert principal is not None
     assert (principal.tenant, principal.key, principal.default_agent) == ("dev", "", "assistant")
     assert principal.scopes == {"chat"}
+
+
+def test_an_installation_says_what_requests_without_a_credential_may_do() -> None:
+    given = {
+        "KITEMESH_KEY_PEPPER": PEPPER,
+        "KITEMESH_ANONYMOUS_TENANT": "dev",
+        "KITEMESH_ANONYMOUS_SCOPES": "chat,approve",
+    }
+    principal = anonymous(load(GatewaySettings, given))
+    assert principal is not None
+    assert principal.scopes == {"chat", "approve"}
+    with pytest.raises(SettingsError, match="KITEMESH_ANONYMOUS_SCOPES"):
+        load(GatewaySettings, {**given, "KITEMESH_ANONYMOUS_SCOPES": "everything"})

@@ -3,9 +3,9 @@ from typing import cast
 
 import pytest
 
-from kitemesh_contracts.deltas import TextDelta
+from kitemesh_contracts.deltas import CallDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
-from kitemesh_gateway.dialects.base import Facts, Place
+from kitemesh_gateway.dialects.base import Facts, Place, Rest
 from kitemesh_gateway.dialects.completions import Completions
 from kitemesh_gateway.outflow import TICK_S, Outflow, Stragglers
 from kitemesh_gateway.sse import PING, Stream, Streams
@@ -118,7 +118,7 @@ async def test_the_status_line_waits_for_the_first_event_only_so_long(rig: Rig) 
 
 @pytest.mark.requirement("stream:failure-is-a-status-first")
 async def test_a_failure_before_anything_was_sent_is_raised(rig: Rig) -> None:
-    rig.stream.fail(Place(0, 0, 1), ERROR)
+    rig.stream.fail(Place(0, 0, 1), ERROR, has_acted=False)
     with pytest.raises(TurnFailed) as failed:
         await rig.first()
     assert failed.value.code is ErrorCode.UPSTREAM_CUT
@@ -126,7 +126,7 @@ async def test_a_failure_before_anything_was_sent_is_raised(rig: Rig) -> None:
 
 async def test_a_failure_behind_a_first_event_is_in_the_stream(rig: Rig) -> None:
     one = rig.text(1, "a")
-    rig.stream.fail(Place(1, 1, 2), ERROR)
+    rig.stream.fail(Place(1, 1, 2), ERROR, has_acted=False)
     await rig.first()
     rig.attach()
     assert rig.pipe.unsent == rig.encoder.start() + one + rig.encoder.error(Place(1, 1, 2), ERROR, "req")
@@ -137,25 +137,25 @@ async def test_a_failure_after_an_empty_status_line_is_in_the_stream(rig: Rig) -
     rig.wait(10)
     await rig.first()
     rig.attach()
-    rig.stream.fail(Place(0, 0, 1), ERROR)
+    rig.stream.fail(Place(0, 0, 1), ERROR, has_acted=False)
     assert rig.pipe.unsent == rig.encoder.error(Place(0, 0, 1), ERROR, "req")
 
 
 async def test_a_failure_while_the_status_line_is_on_its_way_is_in_the_stream(rig: Rig) -> None:
     rig.wait(10)
     await rig.first()
-    rig.stream.fail(Place(0, 0, 1), ERROR)
+    rig.stream.fail(Place(0, 0, 1), ERROR, has_acted=False)
     rig.attach()
     assert rig.pipe.unsent == rig.encoder.error(Place(0, 0, 1), ERROR, "req")
 
 
 async def test_a_stream_is_done_when_its_end_was_written(rig: Rig) -> None:
     rig.attach()
-    rig.stream.end(ended("a"), (TextDelta(text="a"),))
+    rig.stream.end(ended("a"), (Rest(1, (TextDelta(text="a"),)),))
     async with asyncio.timeout(5):
         outflow = await rig.stream.done()
     assert outflow is not None
-    assert rig.pipe.unsent == rig.encoder.start() + rig.encoder.end(ended("a"), (TextDelta(text="a"),))
+    assert rig.pipe.unsent == rig.encoder.start() + rig.encoder.end(ended("a"), (Rest(1, (TextDelta(text="a"),)),))
     assert not rig.stream.failed
 
 
@@ -248,3 +248,21 @@ async def test_a_closed_stream_is_forgotten(rig: Rig) -> None:
     rig.streams.close(rig.stream)
     rig.wait(20)
     assert not rig.stream._first.done()
+
+
+@pytest.mark.requirement("tool:server-calls-are-not-shown")
+async def test_a_frame_that_shows_nothing_neither_opens_a_stream_nor_ends_it(rig: Rig) -> None:
+    call = (CallDelta(index=0, id="c", name="f"),)
+    rig.stream.show(Place(1, 1, 1), call)
+    rig.stream.fail(Place(1, 1, 2), ERROR, has_acted=True)
+    with pytest.raises(TurnFailed) as failed:
+        await rig.first()
+    assert failed.value.has_acted
+
+
+async def test_an_empty_chunk_never_ends_a_stream_by_mistake(rig: Rig) -> None:
+    rig.attach(chunked=True)
+    rig.text(1, "a")
+    written = rig.pipe.writes
+    rig.stream.show(Place(1, 1, 2), (CallDelta(index=0, id="c", name="f"),))
+    assert rig.pipe.writes == written

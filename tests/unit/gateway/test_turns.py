@@ -8,7 +8,7 @@ from kitemesh_gateway.turns import RENEW_EVERY_S, Turns
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores_memory import memory_stores
-from unit.gateway.rig import DeafBus, ManualClock, Screen, start
+from unit.gateway.rig import DeafBus, ManualClock, Screen, watched
 
 
 class Renewals:
@@ -26,7 +26,7 @@ class Renewals:
 
 async def test_a_lock_is_renewed_in_time_and_tried_again_at_once_when_that_fails() -> None:
     clock, bus, stores, renewals = ManualClock(), DeafBus(), memory_stores(), Renewals()
-    relay = Relay(bus.as_bus(), Parcels(stores.blobs), stores.turns, clock)
+    relay = Relay(bus.as_bus(), Parcels(stores.blobs), stores.live_turns, stores.holds, clock)
     turns = Turns(
         replica="gw",
         bus=bus.as_bus(),
@@ -39,7 +39,7 @@ async def test_a_lock_is_renewed_in_time_and_tried_again_at_once_when_that_fails
         budget_s=600,
         max_open=10,
     )
-    relay.open(start(conversation="conv", fresh=False), Screen())
+    relay.open(watched(conversation="conv", fresh=False), Screen())
     await turns.renew_due()
     assert renewals.asked == []
     clock.now_s += RENEW_EVERY_S

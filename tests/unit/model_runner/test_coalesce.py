@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from kitemesh_contracts import codec
-from kitemesh_contracts.commands import Generate
+from kitemesh_contracts.commands import Generate, Mark
 from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_model_runner.coalesce import FRAME_MAX_CHARACTERS, KEEPALIVE_TICKS, Frames
@@ -36,8 +36,8 @@ def bus() -> FakeBus:
     return FakeBus()
 
 
-def frames_on(bus: FakeBus, *, stream: bool = True) -> Frames:
-    return Frames(bus, msgspec.structs.replace(JOB, stream=stream), 3)  # type: ignore[arg-type]  # only publishes
+def frames_on(bus: FakeBus, *, stream: bool = True, after: Mark | None = None) -> Frames:
+    return Frames(bus, msgspec.structs.replace(JOB, stream=stream, after=after), 3)  # type: ignore[arg-type]  # only publishes
 
 
 def test_what_arrives_together_is_one_frame(bus: FakeBus) -> None:
@@ -122,3 +122,28 @@ def test_what_is_too_much_for_one_frame_is_shared_out(bus: FakeBus, character: s
         assert frame.items
         assert frame.offset == offset
         offset += sum(len(item.text) for item in frame.items if isinstance(item, TextDelta))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [TextDelta(text="a"), ReasoningDelta(text="a"), CallDelta(index=0, name="f"), TextDelta(text="a" * 200_000)],
+    ids=["text", "reasoning", "a call", "more than one frame"],
+)
+def test_the_first_frame_of_a_step_and_no_other_says_where_the_step_before_it_ended(bus: FakeBus, first: Delta) -> None:
+    after = Mark(step=1, attempt=2, n=7)
+    frames = frames_on(bus, after=after)
+    for _ in range(KEEPALIVE_TICKS):
+        frames.tick()
+    frames.put([first])
+    frames.put([TextDelta(text="b")])
+    for _ in range(KEEPALIVE_TICKS):
+        frames.tick()
+    marks = {frame.n: frame.after for frame in bus.frames if frame.items}
+    assert marks.pop(1) == after
+    assert set(marks.values()) == {None}
+    assert [frame.after for frame in bus.frames if not frame.items] == [None, None]
+
+
+def test_without_a_step_before_it_a_frame_costs_not_a_byte_more(bus: FakeBus) -> None:
+    frames_on(bus).put([TextDelta(text="a")])
+    assert bus.published[0][1] == b'{"type":"frame","n":1,"offset":0,"items":[{"type":"text","text":"a"}]}'

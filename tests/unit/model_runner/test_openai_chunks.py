@@ -172,6 +172,30 @@ def test_calls_are_put_together(pieces: list[dict[str, Any]], expected: list[tup
         assert "".join(delta.arguments for delta in ours) == arguments
 
 
+@pytest.mark.parametrize("arguments", [None, "", " \n"])
+def test_a_call_without_arguments_gets_an_empty_object_which_the_deltas_tell_too(arguments: str | None) -> None:
+    reader, deltas = read(
+        chunk(piece(index=0, id="a", name="f", arguments=arguments)),
+        chunk(piece(index=1, id="b", name="g", arguments="[")),
+        chunk(piece(index=2, id="c", name="h", arguments="{}")),
+        chunk({}, "tool_calls"),
+    )
+    added = reader.complete()
+    assert added == [CallDelta(index=0, arguments="{}")]
+    assert reader.complete() == []
+    _, calls = reader.result()
+    assert [json.loads(calls[0].arguments), calls[1].arguments, calls[2].arguments] == [{}, "[", "{}"]
+    told = [delta for delta in [*deltas, *added] if isinstance(delta, CallDelta) and delta.index == 0]
+    assert "".join(delta.arguments for delta in told) == calls[0].arguments
+
+
+def test_ids_that_an_upstream_invents_never_get_out() -> None:
+    theirs = "call_invented"
+    reader, deltas = read(chunk(piece(index=0, id=theirs, name="f", arguments="{}")), chunk({}, "tool_calls"))
+    assert theirs not in repr((deltas, reader.result()))
+    assert [call.id for call in reader.result()[1]] == [call_id("t", 2, 0)]
+
+
 def test_a_stop_after_calls_is_a_stop_for_calls() -> None:
     reader, _ = read(chunk(piece(index=0, id="a", name="f")), chunk({}, "stop"))
     assert reader.result()[0] == "tool_calls"

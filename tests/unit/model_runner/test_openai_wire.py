@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from kitemesh_contracts.content import (
     AssistantMessage,
@@ -11,6 +12,7 @@ from kitemesh_contracts.content import (
     TextPart,
     ToolCall,
     ToolMessage,
+    ToolSpec,
     UserMessage,
 )
 from kitemesh_model_runner.openai_wire import NO_RESULT, TokenLimit, render
@@ -117,3 +119,49 @@ def test_every_call_is_followed_by_its_result_in_the_order_of_the_calls() -> Non
 def test_text_beside_calls_is_kept() -> None:
     (assistant, _) = messages_of(AssistantMessage(text="let me see", calls=(call("x"),)))
     assert assistant["content"] == "let me see"
+
+
+WEATHER = ToolSpec(name="get_weather", description="The weather.", parameters=Raw(b'{"type":"object", "b":1, "a":2}'))
+PLAIN = ToolSpec(name="plain", parameters=Raw(b"{}"))
+
+
+def tools_of(body: bytes) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(body).items() if "tool" in key}
+
+
+@pytest.mark.parametrize(
+    ("choice", "wire"),
+    [
+        ("auto", "auto"),
+        ("none", "none"),
+        ("required", "required"),
+        ("tool:get_weather", {"type": "function", "function": {"name": "get_weather"}}),
+        ("tool:a:b", {"type": "function", "function": {"name": "a:b"}}),
+    ],
+)
+@pytest.mark.parametrize(("parallel", "more"), [(None, {}), (False, {"parallel_tool_calls": False})])
+def test_tools_are_offered_with_how_to_use_them(
+    choice: str, wire: object, parallel: bool | None, more: dict[str, bool]
+) -> None:
+    body = render("m", [], Sampling(), tools=(WEATHER, PLAIN), tool_choice=choice, parallel_calls=parallel)
+    assert tools_of(body) == {
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "get_weather",
+                    "description": "The weather.",
+                    "parameters": {"type": "object", "b": 1, "a": 2},
+                },
+            },
+            {"type": "function", "function": {"name": "plain", "parameters": {}}},
+        ],
+        "tool_choice": wire,
+        **more,
+    }
+    # The schema goes out as it was given, and is not read.
+    assert b'{"type":"object", "b":1, "a":2}' in body
+
+
+def test_without_tools_nothing_is_said_of_how_to_use_them() -> None:
+    assert tools_of(render("m", [], Sampling(), tool_choice="required", parallel_calls=True)) == {}

@@ -2,10 +2,12 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec import Raw
 
-from kitemesh_contracts.content import Sampling, TextPart, Usage, UserMessage
-from kitemesh_contracts.deltas import Delta
+from kitemesh_contracts.content import Sampling, TextPart, ToolCall, ToolSpec, Usage, UserMessage
+from kitemesh_contracts.deltas import CallDelta, Delta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ProviderFailed
+from kitemesh_contracts.ids import call_id
 from kitemesh_model_runner.provider import Generated, ModelCall
 from kitemesh_model_runner.provider_scripted import ScriptedModel
 from kitemesh_runtime.catalog import ScriptedProvider
@@ -14,16 +16,21 @@ from kitemesh_runtime.catalog import ScriptedProvider
 class Batches:
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.deltas: list[Delta] = []
         self.came = asyncio.Event()
 
     async def take(self, deltas: Sequence[Delta]) -> None:
         self.sizes.append(len(deltas))
+        self.deltas.extend(deltas)
         self.came.set()
 
 
-async def perform(text: str, batches: Batches, *, delay_ms: float = 0.0) -> Generated:
+async def perform(
+    text: str, batches: Batches, *, delay_ms: float = 0.0, tools: tuple[ToolSpec, ...] = (), choice: str = "auto"
+) -> Generated:
     model = ScriptedModel(ScriptedProvider(kind="scripted", delay_ms=delay_ms))
-    call = ModelCall("t", 0, "m", (UserMessage(parts=(TextPart(text=text),)),), Sampling(), 10.0)
+    messages = (UserMessage(parts=(TextPart(text=text),)),)
+    call = ModelCall("t", 3, "m", messages, Sampling(), 10.0, tools, choice)
     return await model.generate(call, batches.take)
 
 
@@ -68,3 +75,46 @@ async def test_a_script_may_hang_until_it_is_cancelled() -> None:
 
 async def test_the_finish_reason_is_the_scripts() -> None:
     assert (await perform("@finish content_filter", Batches())).finish == "content_filter"
+
+
+async def test_calls_come_in_pieces_under_ids_of_ours() -> None:
+    arguments = '{"text":"twice as long as a piece"}'
+    batches = Batches()
+    generated = await perform(f"@echo hm\n@call f {arguments}\n@call g", batches)
+    ids = [call_id("t", 3, place) for place in range(2)]
+    assert generated == Generated(
+        "tool_calls",
+        Usage(input_tokens=12, output_tokens=7),
+        (ToolCall(id=ids[0], name="f", arguments=arguments), ToolCall(id=ids[1], name="g", arguments="{}")),
+    )
+    assert batches.deltas == [
+        TextDelta(text="hm"),
+        CallDelta(index=0, id=ids[0], name="f"),
+        CallDelta(index=0, arguments=arguments[:16]),
+        CallDelta(index=0, arguments=arguments[16:32]),
+        CallDelta(index=0, arguments=arguments[32:]),
+        CallDelta(index=1, id=ids[1], name="g"),
+        CallDelta(index=1, arguments="{}"),
+    ]
+
+
+async def test_long_arguments_come_in_a_bounded_number_of_pieces() -> None:
+    batches = Batches()
+    generated = await perform("@call f " + "x" * 100_000, batches)
+    pieces = [delta.arguments for delta in batches.deltas if isinstance(delta, CallDelta)]
+    assert len(pieces) <= 65
+    assert "".join(pieces) == generated.calls[0].arguments
+
+
+async def test_a_call_may_break_off_in_the_middle() -> None:
+    batches = Batches()
+    with pytest.raises(ProviderFailed):
+        await perform("@call f {}\n@fail upstream.cut after 1", batches)
+    assert batches.deltas == [CallDelta(index=0, id=call_id("t", 3, 0), name="f")]
+
+
+@pytest.mark.parametrize(("choice", "calls"), [("auto", 1), ("none", 0)])
+async def test_what_is_offered_decides_what_plain_words_do(choice: str, calls: int) -> None:
+    tool = ToolSpec(name="get_weather", parameters=Raw(b'{"properties":{"city":{}}}'))
+    generated = await perform("the weather in Oslo", Batches(), tools=(tool,), choice=choice)
+    assert len(generated.calls) == calls

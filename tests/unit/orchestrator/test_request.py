@@ -1,21 +1,33 @@
 """What a model is shown."""
 
+from typing import Any, Final
+
 import msgspec
 import pytest
 
-from contract.messages import START
-from kitemesh_contracts.content import AssistantMessage, Message, SystemMessage, TextPart, UserMessage
+from kitemesh_contracts.commands import StartTurn
+from kitemesh_contracts.content import (
+    AssistantMessage,
+    CallResult,
+    Message,
+    Step,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+)
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_orchestrator import request
 from kitemesh_runtime.catalog import Agent, History
 from kitemesh_runtime.stores import TurnRecord
+from unit.orchestrator.turns import START, call
+from unit.orchestrator.turns import spoken as said
+
+READ, PAY, DRAW = call("read", '{"q":"x"}'), call("pay"), call("draw")
+DENIED: Final = ErrorInfo(code=ErrorCode.TOOL_DENIED, message="A person denied the call: no")
 
 
-def said(text: str) -> UserMessage:
-    return UserMessage(parts=(TextPart(text=text),))
-
-
-def turn(n: int, length: int = 2) -> TurnRecord:
-    return TurnRecord(
+def turn(n: int, length: int = 2, **more: Any) -> TurnRecord:
+    record = TurnRecord(
         id=f"t{n}",
         tenant="acme",
         status="completed",
@@ -25,9 +37,10 @@ def turn(n: int, length: int = 2) -> TurnRecord:
         input=(SystemMessage(text="ignored later"), said("q" * length)),
         answer=AssistantMessage(text="a" * length),
     )
+    return msgspec.structs.replace(record, **more)
 
 
-def start(*messages: Message) -> object:
+def start(*messages: Message) -> StartTurn:
     return msgspec.structs.replace(START, input=messages)
 
 
@@ -70,3 +83,76 @@ def test_a_turn_that_does_not_fit_ends_the_window_even_if_an_older_one_would() -
     assert request.window([turn(1, 1), turn(2, 100), turn(3, 1)], History(characters=50)) == request.window(
         [turn(3, 1)], History()
     )
+
+
+STEPS: Final = (
+    Step(step=1, text="Let me look.", calls=(READ, PAY), results=(CallResult(call="read1", text="42"),)),
+    Step(
+        step=2,
+        reasoning="Perhaps so.",
+        calls=(PAY,),
+        results=(CallResult(call="pay1", error=DENIED), CallResult(call="read1", blob="b-1")),
+        texts=("Never mind.", "Go on."),
+    ),
+)
+FOLLOWED: Final[list[Message]] = [
+    AssistantMessage(text="Let me look.", calls=(READ, PAY)),
+    ToolMessage(call="read1", text="42"),
+    AssistantMessage(reasoning="Perhaps so.", calls=(PAY,)),
+    ToolMessage(call="pay1", text="Error (tool.denied): A person denied the call: no"),
+    ToolMessage(call="read1", text="a long one"),
+    said("Never mind."),
+    said("Go on."),
+]
+
+
+def test_a_step_is_what_was_said_then_the_results_then_what_a_person_added() -> None:
+    assert request.follow_up(STEPS, {"b-1": "a long one"}) == FOLLOWED
+    assert request.follow_up(()) == []
+
+
+def test_a_long_result_is_read_where_it_is_and_follows_what_is_said_of_it() -> None:
+    step = Step(step=1, results=(CallResult(call="c", text="Edited. Result: ", blob="b-1"),))
+    assert request.blobs_of([step, *STEPS]) == ["b-1", "b-1"]
+    assert request.follow_up([step], {"b-1": "long"})[1:] == [ToolMessage(call="c", text="Edited. Result: long")]
+    assert request.follow_up([step], {})[1:] == [ToolMessage(call="c", text=f"Edited. Result: {request.GONE}")]
+
+
+def test_the_history_holds_every_step_of_a_turn_before_its_answer() -> None:
+    messages = request.window([turn(1, steps=STEPS)], History(), {"b-1": "a long one"})
+    assert messages == [said("qq"), *FOLLOWED, AssistantMessage(text="aa")]
+    assert request.render(start(said("now")), None, [turn(1, steps=STEPS)], {"b-1": "a long one"}) == (
+        *messages,
+        said("now"),
+    )
+
+
+def test_steps_count_towards_the_window_with_their_arguments_and_results() -> None:
+    record = turn(1, steps=(Step(step=1, calls=(READ,), results=(CallResult(call="read1", text="x" * 100),)),))
+    size = 2 + len(READ.arguments) + 100 + 2
+    assert request.window([record], History(characters=size)) != []
+    assert request.window([record], History(characters=size - 1)) == []
+    assert request.window([turn(2), record], History(characters=size)) == request.window([record], History())
+
+
+def test_a_long_result_counts_with_the_text_that_is_shown() -> None:
+    record = turn(1, steps=(Step(step=1, calls=(READ,), results=(CallResult(call="read1", blob="b-1"),)),))
+    assert request.window([record], History(characters=150), {"b-1": "x" * 100}) != []
+    assert request.window([record], History(characters=150), {"b-1": "x" * 200}) == []
+
+
+def test_calls_of_the_callers_own_are_followed_by_its_results_in_the_next_turn() -> None:
+    asked = Step(step=1, text="Drawing.", calls=(READ, DRAW), results=(CallResult(call="read1", text="42"),))
+    before = turn(1, steps=(asked,), answer=AssistantMessage(text="Drawing.", calls=(DRAW,)))
+    shown = request.render(start(ToolMessage(call="draw1", text="drawn"), said("And?")), None, [before])
+    assert shown == (
+        said("qq"),
+        AssistantMessage(text="Drawing.", calls=(READ, DRAW)),
+        ToolMessage(call="read1", text="42"),
+        ToolMessage(call="draw1", text="drawn"),
+        said("And?"),
+    )
+
+
+def test_a_turn_without_an_answer_shows_what_was_asked() -> None:
+    assert request.window([turn(1, answer=None)], History()) == [said("qq")]

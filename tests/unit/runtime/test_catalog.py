@@ -68,7 +68,10 @@ MISTAKES = [
     ({"default_model": "x"}, "default_model: no model 'x'"),
     (
         {"surprise": 1},
-        "surprise: no such field; known: version, default_model, pools, providers, models, agents, groups",
+        (
+            "surprise: no such field; known: version, default_model, pools, providers, models, agents, groups, tools, "
+            "mcp_servers, policies, webhooks"
+        ),
     ),
     ({"version": 2}, "version: must be 1"),
     (

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from kitemesh_contracts.beats import Beat
-from kitemesh_contracts.commands import CancelTurn, Generate, Parcel, RunCalls, StartTurn
+from kitemesh_contracts.commands import ApplyHold, CancelTurn, Generate, Parcel, RunCalls, StartTurn
 from kitemesh_contracts.deltas import Relayed
 from kitemesh_contracts.errors import ContractViolation
 from kitemesh_contracts.events import Event
@@ -20,6 +20,11 @@ encode: Final = msgspec.json.Encoder().encode
 START: Final[msgspec.json.Decoder[StartTurn | Parcel]] = msgspec.json.Decoder(StartTurn | Parcel)
 GENERATE: Final[msgspec.json.Decoder[Generate | Parcel]] = msgspec.json.Decoder(Generate | Parcel)
 RUN_CALLS: Final[msgspec.json.Decoder[RunCalls | Parcel]] = msgspec.json.Decoder(RunCalls | Parcel)
+JOB: Final[msgspec.json.Decoder[Generate | RunCalls | Parcel]] = msgspec.json.Decoder(Generate | RunCalls | Parcel)
+CONTROL: Final[msgspec.json.Decoder[StartTurn | ApplyHold | CancelTurn | Parcel]] = msgspec.json.Decoder(
+    StartTurn | ApplyHold | CancelTurn | Parcel
+)
+DUE: Final[msgspec.json.Decoder[ApplyHold | RunCalls]] = msgspec.json.Decoder(ApplyHold | RunCalls)
 CANCEL: Final[msgspec.json.Decoder[CancelTurn]] = msgspec.json.Decoder(CancelTurn)
 EVENT: Final[msgspec.json.Decoder[Event | Parcel]] = msgspec.json.Decoder(Event | Parcel)
 BEAT: Final[msgspec.json.Decoder[Beat]] = msgspec.json.Decoder(Beat)

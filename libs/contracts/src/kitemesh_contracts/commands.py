@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Raw, Struct
 
-from kitemesh_contracts.content import Message, Sampling, ToolCall
+from kitemesh_contracts.content import Message, Sampling, ToolSpec
 
 INLINE_MAX_BYTES: Final = 256 * 1024
 """Largest encoded message that travels by itself; see `Parcel`."""
@@ -45,6 +45,9 @@ class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaul
         stream: The client wants deltas; otherwise only the closing event is sent.
         budget_s: Seconds the whole turn may take, counted by each service on its own monotonic clock.
         accepted_at_ms: Epoch milliseconds on the gateway's clock; shown, never compared.
+        tools: The caller's own tools, which are never run here.
+        tool_choice: One of `TOOL_CHOICES`, or `tool:<name>`; holds for the first step only.
+        parallel_calls: `False`: one call a step at the most.
 
     """
 
@@ -62,6 +65,17 @@ class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaul
     fresh: bool = False
     sampling: Sampling = Sampling()
     stream: bool = False
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
+    parallel_calls: bool | None = None
+
+
+class Mark(Struct, frozen=True, kw_only=True):
+    """The last frame of a step."""
+
+    step: int
+    attempt: int
+    n: int
 
 
 class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defaults=True):
@@ -69,7 +83,10 @@ class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defa
 
     Attributes:
         messages: The whole prompt, in order.
-        budget_s: Seconds left for this step.
+        budget_s: Seconds left for this step, from when it was published.
+        mode: `durable` from the first hold on, whatever the turn began as: it says what a lost client means.
+        stored: The turn's state is in the store and `carry` is empty; a redelivered job claims its attempt there.
+        after: Where the step before it ended; `None` when there is none that the reader follows.
 
     """
 
@@ -84,11 +101,41 @@ class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defa
     budget_s: float
     sampling: Sampling = Sampling()
     stream: bool = False
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
+    parallel_calls: bool | None = None
+    stored: bool = False
+    after: Mark | None = None
     carry: Raw = Raw(b"null")
 
 
+class CallOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call that may run: exactly these arguments, by exactly this tool.
+
+    Attributes:
+        id: The tool execution id.
+        arguments: Canonical JSON text.
+        sha256: Of `arguments`, hexadecimal.
+        version: Of the tool's definition when the call was judged; another one is refused.
+
+    """
+
+    id: str
+    name: str
+    arguments: str
+    sha256: str = ""
+    version: str = ""
+
+
 class RunCalls(Struct, frozen=True, kw_only=True, tag="calls.run", omit_defaults=True):
-    """Run the calls of one step and pool, concurrently (orchestrator to tool-executor)."""
+    """Run the calls of one step and pool, concurrently (orchestrator to tool-executor).
+
+    Attributes:
+        job: The job's number within the step.
+        budget_s: Seconds left for the turn, from when this was published; a tool's own time-out may be shorter.
+        stored: The turn's state is in the store and `carry` is empty.
+
+    """
 
     turn: str
     tenant: str
@@ -96,9 +143,27 @@ class RunCalls(Struct, frozen=True, kw_only=True, tag="calls.run", omit_defaults
     mode: Mode
     step: int
     attempt: int
-    calls: tuple[ToolCall, ...]
+    calls: tuple[CallOrder, ...]
     budget_s: float
+    job: int = 0
+    stored: bool = False
     carry: Raw = Raw(b"null")
+
+
+class ApplyHold(Struct, frozen=True, kw_only=True, tag="hold.apply", omit_defaults=True):
+    """Do what a hold's document says (gateway or timer to orchestrator): it was decided, or has run out.
+
+    Attributes:
+        gateway: Who waits for the continuation; empty when nobody does.
+        stream: It wants deltas.
+
+    """
+
+    turn: str
+    tenant: str
+    hold: str
+    gateway: str = ""
+    stream: bool = False
 
 
 class CancelTurn(Struct, frozen=True, kw_only=True, tag="turn.cancel", omit_defaults=True):
@@ -106,6 +171,8 @@ class CancelTurn(Struct, frozen=True, kw_only=True, tag="turn.cancel", omit_defa
 
     Attributes:
         conversation: Where the turn may still be waiting; `None` when it began the conversation or keeps none.
+        disconnect: The client is gone, which stops jobs of mode `classic` only.
+        models: Asked of a gateway: what the key that asks may name; `None` is every model.
 
     """
 
@@ -113,6 +180,8 @@ class CancelTurn(Struct, frozen=True, kw_only=True, tag="turn.cancel", omit_defa
     tenant: str
     reason: str
     conversation: str | None = None
+    disconnect: bool = False
+    models: tuple[str, ...] | None = None
 
 
 class Parcel(Struct, frozen=True, kw_only=True, tag="parcel"):
@@ -123,4 +192,4 @@ class Parcel(Struct, frozen=True, kw_only=True, tag="parcel"):
     size: int
 
 
-Command = StartTurn | Generate | RunCalls | CancelTurn
+Command = StartTurn | Generate | RunCalls | ApplyHold | CancelTurn

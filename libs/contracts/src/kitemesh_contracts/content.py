@@ -1,11 +1,13 @@
-"""What is said in a conversation: messages, their parts, tool calls and token counts.
+"""What is said in a conversation: messages, their parts, tools, tool calls and token counts.
 
 Canonical and free of any dialect: every HTTP shape is parsed into these and rendered from them.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct
+
+from kitemesh_contracts.errors import ErrorInfo
 
 
 class TextPart(Struct, frozen=True, kw_only=True, tag="text", omit_defaults=True):
@@ -31,6 +33,35 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     id: str
     name: str
     arguments: str
+
+
+class ToolSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool as a model is told of it.
+
+    Attributes:
+        parameters: JSON Schema of the arguments.
+
+    """
+
+    name: str
+    parameters: Raw
+    description: str = ""
+
+
+class CallResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one tool call ended: `text`, or the blob that holds a long one, or `error`.
+
+    Attributes:
+        text: The result as the model will see it.
+        blob: Where the text is when it is too large to travel.
+        error: Why there is none; the model sees its message.
+
+    """
+
+    call: str
+    text: str = ""
+    blob: str | None = None
+    error: ErrorInfo | None = None
 
 
 class SystemMessage(Struct, frozen=True, kw_only=True, tag="system", tag_field="role"):
@@ -99,6 +130,33 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     logit_bias: dict[str, float] | None = None
     reasoning_effort: str | None = None
     user: str | None = None
+
+
+class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model call of a turn and what came of it.
+
+    Attributes:
+        attempt: Whose answer counts.
+        last: Number of the last frame published for that attempt.
+        calls: What the model asked for, in its order, the caller's own tools included.
+        results: Of the calls that ran here or were refused; a caller's own have none.
+        texts: What the caller added behind the results, when it answered a hold.
+
+    """
+
+    step: int
+    attempt: int = 0
+    last: int = 0
+    model: str = ""
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    results: tuple[CallResult, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+TOOL_CHOICES: Final = ("auto", "none", "required")
+"""How a model may be told to use its tools; any other choice is `tool:` and the one that it must call."""
 
 
 def user_text(message: UserMessage) -> str:

@@ -8,11 +8,16 @@ from typing import Literal
 
 from msgspec import Struct
 
-from kitemesh_contracts.content import FinishReason, ToolCall, Usage
+from kitemesh_contracts.commands import Mark
+from kitemesh_contracts.content import FinishReason, Step, ToolCall, Usage
 from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_contracts.events import StepTimings
 
 TurnOutcome = Literal["completed", "failed", "cancelled"]
+"""How a turn ends."""
+
+Closing = Literal["completed", "failed", "cancelled", "held"]
+"""How a stream ends; a turn whose stream ended `held` goes on when its hold is answered."""
 
 
 class TextDelta(Struct, frozen=True, kw_only=True, tag="text"):
@@ -46,27 +51,44 @@ class CallDelta(Struct, frozen=True, kw_only=True, tag="call", omit_defaults=Tru
 Delta = TextDelta | ReasoningDelta | CallDelta
 
 
-class Frame(Struct, frozen=True, kw_only=True, tag="frame"):
+class Frame(Struct, frozen=True, kw_only=True, tag="frame", omit_defaults=True):
     """Changes that go out together.
 
     Attributes:
         n: Its number within the attempt, from 1, without gaps.
         offset: Characters of answer text that the attempt had published before this frame.
+        after: In a step's first frame: where the step before it ended.
 
     """
 
     n: int
     offset: int
     items: tuple[Delta, ...]
+    after: Mark | None = None
+
+
+class HoldRef(Struct, frozen=True, kw_only=True):
+    """The hold that a stream ended with.
+
+    Attributes:
+        expires_at_ms: Epoch milliseconds of the store's clock.
+
+    """
+
+    id: str
+    expires_at_ms: int
 
 
 class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaults=True):
-    """A turn is over; published once its end is stored or known not to be.
+    """A turn is over, or held; published once that is stored or known not to be.
 
     Attributes:
-        outcome: `error` is given for `failed` and `cancelled`.
+        outcome: `error` is given for `failed` and `cancelled`, `hold` for `held`.
         attempt: The attempt whose answer counts; `last` is its last frame's number.
         text: The whole answer of the last step.
+        calls: Calls that the caller is to run, or to decide when held.
+        earlier: The steps before it, in order.
+        usage: Of the whole turn.
         stored: The conversation in the store has this turn.
         store_ms: How long the turn's write to the store took; 0 when nothing was written.
 
@@ -74,7 +96,7 @@ class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaul
 
     turn: str
     tenant: str
-    outcome: TurnOutcome
+    outcome: Closing
     step: int
     attempt: int
     last: int = 0
@@ -88,6 +110,8 @@ class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaul
     stored: bool = True
     timings: StepTimings = StepTimings()
     store_ms: float = 0.0
+    earlier: tuple[Step, ...] = ()
+    hold: HoldRef | None = None
 
 
 Relayed = Frame | TurnEnded

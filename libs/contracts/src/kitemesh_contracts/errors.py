@@ -44,6 +44,19 @@ class ErrorCode(StrEnum):
     UPSTREAM_CUT = "upstream.cut"
     TOOL_FAILED = "tool.failed"
     TOOL_UNKNOWN = "tool.unknown"
+    TOOL_ARGUMENTS = "tool.arguments"
+    TOOL_TIMEOUT = "tool.timeout"
+    TOOL_CHANGED = "tool.changed"
+    TOOL_DENIED = "tool.denied"
+    TOOL_BLOCKED = "tool.blocked"
+    TOOL_CANCELLED = "tool.cancelled"
+    TOOL_UNCERTAIN = "tool.outcome_unknown"
+    APPROVAL_UNKNOWN = "approval.unknown"
+    APPROVAL_DECIDED = "approval.decided"
+    APPROVAL_GONE = "approval.gone"
+    EXECUTION_UNKNOWN = "execution.unknown"
+    CONVERSATION_HELD = "conversation.held"
+    TURN_BUDGET = "turn.budget"
     TURN_CANCELLED = "turn.cancelled"
     TURN_TIMEOUT = "turn.timeout"
     TURN_LOST = "turn.lost"
@@ -88,6 +101,19 @@ MEANINGS: Final[dict[ErrorCode, Meaning]] = {
     ErrorCode.UPSTREAM_CUT: Meaning(502, "failed"),
     ErrorCode.TOOL_FAILED: Meaning(502, "failed"),
     ErrorCode.TOOL_UNKNOWN: Meaning(502, "failed"),
+    ErrorCode.TOOL_ARGUMENTS: Meaning(502, "failed"),
+    ErrorCode.TOOL_TIMEOUT: Meaning(504, "failed"),
+    ErrorCode.TOOL_CHANGED: Meaning(409, "refused"),
+    ErrorCode.TOOL_DENIED: Meaning(403, "failed"),
+    ErrorCode.TOOL_BLOCKED: Meaning(502, "failed"),
+    ErrorCode.TOOL_CANCELLED: Meaning(409, "cancelled"),
+    ErrorCode.TOOL_UNCERTAIN: Meaning(502, "failed"),
+    ErrorCode.APPROVAL_UNKNOWN: Meaning(404, "refused"),
+    ErrorCode.APPROVAL_DECIDED: Meaning(409, "refused"),
+    ErrorCode.APPROVAL_GONE: Meaning(410, "refused"),
+    ErrorCode.EXECUTION_UNKNOWN: Meaning(404, "refused"),
+    ErrorCode.CONVERSATION_HELD: Meaning(409, "refused"),
+    ErrorCode.TURN_BUDGET: Meaning(502, "failed"),
     ErrorCode.TURN_CANCELLED: Meaning(409, "cancelled"),
     ErrorCode.TURN_TIMEOUT: Meaning(504, "failed"),
     ErrorCode.TURN_LOST: Meaning(502, "failed"),
@@ -103,12 +129,16 @@ class ErrorInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         message: For the client: no internal text, no upstream's words.
         retry_after_s: Seconds after which a retry may succeed; `None` promises nothing.
+        approval: The hold in the way (`conversation.held`), or decided already.
+        expires_at_ms: When that hold ends by itself, epoch milliseconds of the store's clock.
 
     """
 
     code: ErrorCode
     message: str
     retry_after_s: float | None = None
+    approval: str | None = None
+    expires_at_ms: int | None = None
 
 
 class KitemeshError(Exception):

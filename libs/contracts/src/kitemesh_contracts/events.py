@@ -2,7 +2,7 @@
 
 from msgspec import Raw, Struct
 
-from kitemesh_contracts.content import FinishReason, ToolCall, Usage
+from kitemesh_contracts.content import CallResult, FinishReason, ToolCall, Usage
 from kitemesh_contracts.errors import ErrorInfo
 
 
@@ -81,7 +81,7 @@ class StepReleased(Struct, frozen=True, kw_only=True, tag="step.released", omit_
     """A worker hands a job back untouched; the orchestrator publishes the next attempt.
 
     Attributes:
-        job: The command as it was received, so that it can be sent again.
+        job: The command, `step.generate` or `calls.run`, as it was received, so that it can be sent again.
 
     """
 
@@ -93,28 +93,24 @@ class StepReleased(Struct, frozen=True, kw_only=True, tag="step.released", omit_
     job: Raw
 
 
-class CallResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one tool call ended; exactly one of `text` and `error` speaks.
+class CallsReturned(Struct, frozen=True, kw_only=True, tag="call.returned", omit_defaults=True):
+    """Every call of a job has a result.
 
     Attributes:
-        text: The result as the model will see it.
-        error: Why there is none.
+        job: The job's number within the step.
+        total_ms: From the delivery to the last result, and before it from publication to delivery.
+        cancelled: Why the job was stopped on request; its other results are true all the same.
 
     """
-
-    call: str
-    text: str = ""
-    error: ErrorInfo | None = None
-
-
-class CallsReturned(Struct, frozen=True, kw_only=True, tag="call.returned", omit_defaults=True):
-    """Every call of a job has a result."""
 
     turn: str
     tenant: str
     step: int
     attempt: int
     results: tuple[CallResult, ...]
+    job: int = 0
+    total_ms: float = 0.0
+    cancelled: str | None = None
     carry: Raw = Raw(b"null")
 
 

@@ -42,6 +42,16 @@ def released_msg_id(turn: str, step: int, kind: str, index: int, attempt: int) -
     return f"{turn}:{step}:{kind}:{index}:{attempt}:released"
 
 
+def hold_msg_id(hold: str, version: int) -> str:
+    """Name the message that has a hold applied; each decision of it has a version of its own."""
+    return f"{hold}:apply:{version}"
+
+
+def cancel_msg_id(turn: str) -> str:
+    """Name the message that ends a stored turn as cancelled."""
+    return f"{turn}:cancel"
+
+
 def start_msg_id(turn: str, n: int = 0) -> str:
     """Name a turn's start; `n` counts the times it was promoted or driven again."""
     return f"{turn}:start:{n}"

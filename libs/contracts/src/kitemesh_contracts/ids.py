@@ -33,3 +33,20 @@ def uuid7(now_ms: int, entropy: bytes) -> str:
 def call_id(turn: str, step: int, index: int) -> str:
     """Derive the execution id of a tool call; a repeated step proposes the same one."""
     return str(uuid.uuid5(_NAMESPACE, f"{turn}:{step}:call:{index}"))
+
+
+def hold_id(turn: str, step: int, attempt: int = 0) -> str:
+    """Derive the id of a step's hold, in public its approval id; a repeated step proposes the same one.
+
+    Args:
+        turn: Turn id.
+        step: Step number.
+        attempt: Of the model's answer, should the first hold be one of other calls and decided already.
+
+    """
+    return str(uuid.uuid5(_NAMESPACE, f"{turn}:{step}:hold:{attempt}" if attempt else f"{turn}:{step}:hold"))
+
+
+def notice_id(subject: str, what: str, webhook: str) -> str:
+    """Derive the execution id of one webhook's call for one thing that happened."""
+    return str(uuid.uuid5(_NAMESPACE, f"{subject}:{what}:notice:{webhook}"))

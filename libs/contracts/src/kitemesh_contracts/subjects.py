@@ -25,6 +25,21 @@ def control_start(turn: str) -> str:
     return _join("control", "start", turn)
 
 
+def control_decide(turn: str) -> str:
+    """Subject of a turn whose hold was decided."""
+    return _join("control", "decide", turn)
+
+
+def control_expire(turn: str) -> str:
+    """Subject of a turn whose hold has run out."""
+    return _join("control", "expire", turn)
+
+
+def control_cancel(turn: str) -> str:
+    """Subject of a stored turn that is to end as cancelled."""
+    return _join("control", "cancel", turn)
+
+
 def event(kind: str, turn: str) -> str:
     """Subject of an event; `kind` is its tag, such as `step.generated`."""
     return _join("event", *kind.split("."), turn)
@@ -40,9 +55,41 @@ def tool_job(pool: str, priority: str, lane: int, turn: str) -> str:
     return _join("tool", pool, priority, str(lane), turn)
 
 
+def model_jobs_of(turn: str) -> str:
+    """Wildcard over a turn's model calls, in whatever queue they are."""
+    return _join("model", "_", "_", "0", turn).replace("._._.0.", ".*.*.*.")
+
+
+def tool_jobs_of(turn: str, pool: str) -> str:
+    """Wildcard over a turn's tool calls in a pool, in whichever of its queues they are."""
+    return _join("tool", pool, "_", "0", turn).replace("._.0.", ".*.*.")
+
+
+def events_of(turn: str) -> str:
+    """Wildcard over what was told of a turn."""
+    return _join("event", "_", "_", turn).replace("._._.", ".*.*.")
+
+
 def live(gateway: str, turn: str, step: int, attempt: int) -> str:
     """Subject of a classic turn's frames and closing event; core only."""
     return _join("live", gateway, turn, str(step), str(attempt))
+
+
+def live_turn(turn: str) -> str:
+    """Wildcard over a turn's frames and closing event, whichever gateway they are addressed to."""
+    if not is_id(turn):
+        raise ContractViolation("a subject token is not [A-Za-z0-9_-]{1,64}")
+    return f"{ROOT}.live.*.{turn}.>"
+
+
+def timer(kind: str, name: str) -> str:
+    """Subject under which a scheduled message is kept; a later one of the same name replaces it."""
+    return _join("timer", "at", kind, name)
+
+
+def timer_due(kind: str, name: str) -> str:
+    """Subject to which a scheduled message goes when it is due."""
+    return _join("timer", "due", kind, name)
 
 
 def live_of(gateway: str) -> str:
@@ -55,6 +102,12 @@ def cancel(turn: str) -> str:
     return _join("ctl", "cancel", turn)
 
 
+def ask_cancel(turn: str) -> str:
+    """Subject of the question which gateway holds a classic turn's client and will cancel it."""
+    return _join("ask", "cancel", turn)
+
+
+ASK_CANCEL_ALL: Final = f"{ROOT}.ask.cancel.*"
 CANCEL_ALL: Final = f"{ROOT}.ctl.cancel.*"
 
 

@@ -20,10 +20,12 @@ PRIORITIES: Final = ("interactive",)
 ORCHESTRATOR_ACK_WAIT_S: Final = 5.0
 WORKER_ACK_WAIT_S: Final = 6.0
 WORKER_HEARTBEAT_S: Final = 2.0
+WORKER_DELIVERIES_MAX: Final = 4
 DUPLICATE_WINDOW_S: Final = 600.0
 
 _HOUR_S: Final = 3600.0
 _DAY_S: Final = 24 * _HOUR_S
+JOB_MAX_AGE_S: Final = _HOUR_S
 _MIB: Final = 1024 * 1024
 
 TURN: Final = "KM_TURN"
@@ -107,7 +109,7 @@ def _lanes(stream: str, kind: str, pools: Iterable[Pool]) -> tuple[ConsumerSpec,
             stream=stream,
             filter_subject=f"{ROOT}.{kind}.{pool.name}.{priority}.{lane}.*",
             ack_wait_s=WORKER_ACK_WAIT_S,
-            max_deliver=4,
+            max_deliver=WORKER_DELIVERIES_MAX,
         )
         for pool in pools
         for priority in PRIORITIES
@@ -168,7 +170,7 @@ def topology(
             (f"{ROOT}.model.*.*.*.*",),
             "workqueue",
             "file",
-            _HOUR_S,
+            JOB_MAX_AGE_S,
             consumers=_lanes(MODEL, "model", model_pools),
         ),
         StreamSpec(
@@ -176,7 +178,7 @@ def topology(
             (f"{ROOT}.tool.*.*.*.*",),
             "workqueue",
             "file",
-            _HOUR_S,
+            JOB_MAX_AGE_S,
             consumers=_lanes(TOOL, "tool", tool_pools),
         ),
         StreamSpec(

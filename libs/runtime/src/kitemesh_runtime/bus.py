@@ -78,6 +78,9 @@ class Subscription(Protocol):
 Listener = Callable[[str, bytes], None]
 """Called in the read loop with subject and payload: it must neither block nor raise."""
 
+Responder = Callable[[str, bytes], bytes | None]
+"""Called in the read loop with subject and question, it returns the answer, or `None` to stay silent."""
+
 Waker = Callable[[], Awaitable[None]]
 
 
@@ -106,11 +109,28 @@ class Bus(Protocol):
 
         """
 
+    async def schedule(
+        self, subject: str, target: str, payload: bytes, *, at_s: float, msg_id: str, timeout_s: float = 2.5
+    ) -> None:
+        """Have a message sent to another subject of the same stream at a time, epoch seconds of the server's clock.
+
+        It is kept on `subject` until then, where a later one replaces it. A hint: it may be lost, or come late.
+        """
+
+    async def holds(self, stream: str, subject: str) -> bool:
+        """Tell whether a stream has a message on a subject, which may have wildcards."""
+
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         """Send on core NATS and return the first answer."""
 
     async def subscribe(self, subject: str, listener: Listener, *, queue: str = "") -> Subscription:
         """Listen on a core subject; renewed by itself after a reconnect."""
+
+    async def answer(self, subject: str, responder: Responder) -> Subscription:
+        """Answer questions on a core subject; renewed by itself after a reconnect.
+
+        Everybody who answers a subject hears every question, and whoever asks takes the first answer.
+        """
 
     async def pull(self, stream: str, consumer: str, on_delivery: Callable[[Delivery], None]) -> Pull:
         """Start a continuous pull, without credit."""

@@ -6,19 +6,26 @@ It does not know what travels. Acknowledged publications and requests are in `ca
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
+from kitemesh_contracts import headers
 from kitemesh_contracts.errors import Bug, ErrorCode, Unavailable
 from kitemesh_runtime import pull_nats
-from kitemesh_runtime.bus import Delivery, Listener, Receipt
+from kitemesh_runtime.bus import Delivery, Listener, Receipt, Responder
 from kitemesh_runtime.calls_nats import Calls
 from kitemesh_runtime.client_nats import PING_INTERVAL_S, RECONNECT_WAIT_S, GuardedClient
+from kitemesh_runtime.jetstream_nats import NOT_FOUND, Refused, ask
 from kitemesh_runtime.pull_nats import NatsPull
-from kitemesh_runtime.wire_nats import pub
+from kitemesh_runtime.wire_nats import check_subject, pub
 
 CONNECT_S: Final = 10.0
 STOP_S: Final = 1.0
+
+_FOUND: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class NatsSubscription:
@@ -90,6 +97,30 @@ class NatsBus:
         """
         return await self._calls.publish(subject, payload, msg_id=msg_id, timeout_s=timeout_s)
 
+    async def schedule(
+        self, subject: str, target: str, payload: bytes, *, at_s: float, msg_id: str, timeout_s: float = 2.5
+    ) -> None:
+        """Have the server send a message to another subject of the same stream at a time of its own clock.
+
+        Raises:
+            Unavailable: No acknowledgement in time; the message may or may not be stored.
+
+        """
+        check_subject(target)
+        at = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        more = f"{headers.SCHEDULE}: @at {at}\r\n{headers.SCHEDULE_TARGET}: {target}\r\n"
+        await self._calls.publish(subject, payload, msg_id=msg_id, timeout_s=timeout_s, more=more)
+
+    async def holds(self, stream: str, subject: str) -> bool:
+        """Tell whether a stream has a message on a subject, which may have wildcards; its leader answers."""
+        try:
+            await ask(self, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, _FOUND)
+        except Refused as exc:
+            if exc.error.code == NOT_FOUND:
+                return False
+            raise
+        return True
+
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         """Send on core NATS and return the first answer."""
         return await self._calls.ask(subject, payload, timeout_s=timeout_s)
@@ -101,6 +132,21 @@ class NatsBus:
             listener(on.decode(), payload)
 
         return NatsSubscription(self._client, self._client.listen(subject, receive, queue=queue))
+
+    async def answer(self, subject: str, responder: Responder) -> NatsSubscription:
+        """Answer questions on a core subject; an answer is lost while disconnected, and whoever asked runs out of time.
+
+        Raises:
+            ContractViolation: The subject may not travel.
+
+        """
+
+        def receive(on: bytes, reply: bytes, _block: bytes | None, payload: bytes) -> None:
+            answer = responder(on.decode(), payload)
+            if answer is not None and reply:
+                self._client.offer(pub(reply.decode(), answer))
+
+        return NatsSubscription(self._client, self._client.listen(subject, receive))
 
     async def pull(self, stream: str, consumer: str, on_delivery: Callable[[Delivery], None]) -> NatsPull:
         """Start a continuous pull, without credit."""

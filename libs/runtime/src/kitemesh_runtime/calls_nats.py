@@ -139,8 +139,8 @@ class Calls:
         """How many calls wait for an answer."""
         return len(self._calls)
 
-    async def publish(self, subject: str, payload: bytes, *, msg_id: str, timeout_s: float) -> Receipt:
-        """Store a message, repeating it under its id.
+    async def publish(self, subject: str, payload: bytes, *, msg_id: str, timeout_s: float, more: str = "") -> Receipt:
+        """Store a message, repeating it under its id; `more` are further header lines.
 
         Raises:
             Busy: The stream is full.
@@ -150,7 +150,7 @@ class Calls:
         """
         token = b"%x" % next(self._numbers)
         reply = self._inbox + token.decode()
-        command = hpub(subject, payload, reply=reply, header=headers.MSG_ID, value=msg_id)
+        command = hpub(subject, payload, reply=reply, header=headers.MSG_ID, value=msg_id, more=more)
         self._client.check_size(command)
         now = self._loop.time()
         call = _Publication(command, now + timeout_s, self._loop.create_future())

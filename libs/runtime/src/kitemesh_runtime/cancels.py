@@ -1,6 +1,7 @@
 """Who was cancelled: a minute's memory, so that work which arrives after its cancel is refused as well.
 
-A cancel is a broadcast and is repeated; the listener hears of each turn once.
+A cancel is a broadcast and is repeated; the listener hears of each turn once, and again when it says more than that the
+client is gone.
 """
 
 from collections.abc import Callable
@@ -23,23 +24,31 @@ class Cancels:
     """The cancels heard in the last minute, oldest first.
 
     Args:
-        listener: Called in the read loop with each turn's first cancel.
+        listener: Called in the read loop with each turn's first cancel, and with the first that is no disconnect.
 
     """
 
     def __init__(self, clock: Clock, listener: Callable[[CancelTurn], None] | None = None) -> None:
         self._clock: Final = clock
         self._listener: Final = listener
-        self._heard: dict[str, tuple[float, str]] = {}
+        self._heard: dict[str, tuple[float, CancelTurn]] = {}
 
     async def listen(self, bus: Bus) -> None:
         """Follow the broadcast."""
         await bus.subscribe(subjects.CANCEL_ALL, self._on_cancel)
 
-    def reason(self, turn: str) -> str | None:
-        """Return why a turn was cancelled, or `None` when it was not."""
+    def reason(self, turn: str, *, durable: bool = False) -> str | None:
+        """Return why a turn was cancelled, or `None` when it was not.
+
+        Args:
+            turn: Its id.
+            durable: The work is not of mode `classic`, and goes on when the client is gone.
+
+        """
         heard = self._heard.get(turn)
-        return heard[1] if heard else None
+        if heard is None or (durable and heard[1].disconnect):
+            return None
+        return heard[1].reason
 
     def _on_cancel(self, _: str, payload: bytes) -> None:
         try:
@@ -49,11 +58,12 @@ class Cancels:
             return
         now = self._clock.monotonic()
         known = self._heard.pop(cancel.turn, None)
-        self._heard[cancel.turn] = (now, cancel.reason)
+        stronger = known is None or (known[1].disconnect and not cancel.disconnect)
+        self._heard[cancel.turn] = (now, cancel if known is None or stronger else known[1])
         while self._heard:
-            turn, (at, _reason) = next(iter(self._heard.items()))
+            turn, (at, _heard) = next(iter(self._heard.items()))
             if now - at < MEMORY_S:
                 break
             del self._heard[turn]
-        if known is None and self._listener is not None:
+        if stronger and self._listener is not None:
             self._listener(cancel)

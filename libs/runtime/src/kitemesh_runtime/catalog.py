@@ -1,20 +1,23 @@
-"""The catalog: which providers, models, groups, agents and pools exist. One YAML text, every mistake at once.
+"""The catalog: which providers, models, groups, agents, tools and pools exist. One YAML text, every mistake at once.
 
 It names secrets and never holds them. Where the text comes from, and when it changes, is `catalog_file`'s business.
 """
 
-import os
-from contextlib import suppress
-from pathlib import Path
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import yaml
+from msgspec import Raw
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import Mode, Route
+from kitemesh_contracts.content import ToolSpec
 from kitemesh_contracts.errors import BadRequest, ErrorCode, NotFound
 from kitemesh_contracts.topology import Pool
 from kitemesh_runtime.catalog_references import find_broken, is_uuid
+from kitemesh_runtime.catalog_secret import Secret
+from kitemesh_runtime.catalog_tools import Limits, McpServer, McpTool, Policy, Tool, Webhook
 from kitemesh_runtime.problems import describe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -24,28 +27,6 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Secret(_Part):
-    """Where a secret is found: an environment variable or a file; never the secret itself."""
-
-    env: str | None = None
-    file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "Secret":
-        if (self.env is None) == (self.file is None):
-            raise ValueError("needs exactly one of env, file")
-        return self
-
-    def read(self) -> str | None:
-        """Return the secret, or `None` when it is not set."""
-        if self.env is not None:
-            return os.environ.get(self.env) or None
-        assert self.file is not None  # noqa: S101  the validator saw to it
-        with suppress(FileNotFoundError):
-            return self.file.read_text(encoding="utf-8").strip() or None
-        return None
 
 
 class ScriptedProvider(_Part):
@@ -102,7 +83,16 @@ class Agent(_Part):
     prompt: str = ""
     mode: Mode = "classic"
     history: History = History()
-    on_busy: Literal["queue", "reject"] = "queue"
+    on_busy: Annotated[
+        Literal["queue", "reject", "cancel_previous"],
+        Field(description="What a new message does while a turn of its conversation runs."),
+    ] = "queue"
+    on_held: Annotated[
+        Literal["supersede", "reject", "queue"],
+        Field(description="What a new message does while a turn of its conversation is held."),
+    ] = "supersede"
+    tools: Annotated[tuple[Name, ...], Field(max_length=64, description="Server tools that it may call.")] = ()
+    limits: Limits = Limits()
 
 
 class Group(_Part):
@@ -135,13 +125,28 @@ class Catalog(_Part):
     models: dict[ModelId, Model]
     agents: dict[Name, Agent] = {}
     groups: dict[str, Group] = {}
+    tools: dict[Name, Tool] = {}
+    mcp_servers: dict[Name, McpServer] = {}
+    policies: Annotated[tuple[Policy, ...], Field(description="Rules over tool calls; the first that matches.")] = ()
+    webhooks: dict[Name, Webhook] = {}
 
     @model_validator(mode="after")
     def _references(self) -> "Catalog":
         wrong = find_broken(self.model_dump())
         if wrong:
             raise ValueError("; ".join(wrong))
+        for tool in self.tools.values():
+            if isinstance(tool, McpTool):
+                tool.bind(self.mcp_servers[tool.server])
         return self
+
+    @cached_property
+    def specs(self) -> dict[str, ToolSpec]:
+        """The tools as models are told of them."""
+        return {
+            name: ToolSpec(name=name, description=tool.description, parameters=Raw(encode(tool.parameters)))
+            for name, tool in self.tools.items()
+        }
 
     def resolve(self, requested: str) -> Route:
         """Say where a request's `model` is answered: `group:<uuid>`, `agent:<id>` or a model id.

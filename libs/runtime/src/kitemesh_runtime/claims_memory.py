@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.stores import Claim, Turns
+from kitemesh_runtime.execution_stores import LiveTurns
+from kitemesh_runtime.stores import Claim
 
 CLAIM_S: Final = 30.0
 
@@ -21,11 +22,11 @@ class MemoryClaims:
 
     Args:
         clock: When claims run out.
-        turns: Tells whether the turn of a claim that ran out is stored.
+        turns: Tells whether the turn of a claim that ran out is stored, live or ended.
 
     """
 
-    def __init__(self, clock: Clock, turns: Turns) -> None:
+    def __init__(self, clock: Clock, turns: LiveTurns) -> None:
         self._clock = clock
         self._turns = turns
         self._kept: dict[tuple[str, str, str], _Kept] = {}

@@ -7,7 +7,8 @@ from pymongo import ReturnDocument
 from kitemesh_contracts.errors import Bug
 from kitemesh_contracts.ids import is_id
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.stores import Claim, Turns
+from kitemesh_runtime.execution_stores import LiveTurns
+from kitemesh_runtime.stores import Claim
 
 COLLECTION: Final = "claims"
 CLAIM_MS: Final = 30_000
@@ -20,11 +21,11 @@ class MongoClaims:
 
     Args:
         database: Where the claims are.
-        turns: Tells whether the turn of a claim that ran out is stored.
+        turns: Tells whether the turn of a claim that ran out is stored, live or ended.
 
     """
 
-    def __init__(self, database: Database, turns: Turns) -> None:
+    def __init__(self, database: Database, turns: LiveTurns) -> None:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
         self._turns = turns

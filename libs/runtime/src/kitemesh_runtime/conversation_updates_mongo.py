@@ -7,11 +7,12 @@ A promoted turn that was not taken up keeps its start in `active_start`, and its
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from bson.timestamp import Timestamp
 
+from kitemesh_contracts.errors import Bug
 from kitemesh_runtime.stores import Conversation, Promoted, Seat, Waiting
 
 LOCK_MS: Final = 30_000
@@ -40,6 +41,8 @@ _INSERTED_UNTIL: Final[Document] = {
     "$dateAdd": {"startDate": "$created_at", "unit": "millisecond", "amount": LOCK_MS + 1_000},
 }
 _END: Final[Document] = {"$ifNull": ["$active_until", _INSERTED_UNTIL]}
+# A holder that was given longer keeps it.
+_RENEWED: Final[Document] = {"$max": [_END, _UNTIL]}
 # A lock that ran out counts as free.
 _FREE: Final[Document] = {"$or": [{"$eq": ["$active", None]}, {"$lt": [_END, "$$NOW"]}]}
 
@@ -126,8 +129,10 @@ def take(turn: str, start: bytes, max_waiting: int) -> Pipeline:
     may_have_it = {"$and": [_FREE, {"$or": [_NONE_WAITS, first_is_me]}]}
     others_turn = {"$and": [_FREE, {"$not": [{"$or": [_NONE_WAITS, first_is_me, _holds(me)]}]}]}
     joins = {"$and": [{"$not": [{"$in": [me, "$waiting.turn"]}]}, {"$lt": [{"$size": "$waiting"}, max_waiting]}]}
-    taken = {"active_started": True, "active_start": None, "active_tries": 0, "active_until": _UNTIL}
-    taken_anew = {**taken, "active": me, "turns": {"$add": ["$turns", 1]}, "waiting": _REST, "updated_at": "$$NOW"}
+    started = {"active_started": True, "active_start": None, "active_tries": 0}
+    again = {**started, "active_until": _RENEWED}
+    locks = {"active": me, "active_until": _UNTIL, "turns": {"$add": ["$turns", 1]}, "waiting": _REST}
+    taken = {**started, **locks, "updated_at": "$$NOW"}
     joined = {"waiting": {"$concatArrays": ["$waiting", [{"turn": me, "start": start}]]}, "updated_at": "$$NOW"}
     return [
         _merge({"$cond": [others_turn, _promote_first(published=False), {}]}),
@@ -135,8 +140,8 @@ def take(turn: str, start: bytes, max_waiting: int) -> Pipeline:
             {
                 "$switch": {
                     "branches": [
-                        {"case": _holds(me), "then": taken},
-                        {"case": may_have_it, "then": taken_anew},
+                        {"case": _holds(me), "then": again},
+                        {"case": may_have_it, "then": taken},
                         {"case": joins, "then": joined},
                     ],
                     "default": {},
@@ -152,8 +157,22 @@ def hand_over() -> Pipeline:
 
 
 def renew() -> Pipeline:
-    """Put the lock's end ahead."""
-    return [{"$set": {"active_until": _UNTIL}}]
+    """Put the lock's end ahead, unless it is further."""
+    return [{"$set": {"active_until": _RENEWED}}]
+
+
+def extend(for_s: float | None, until_s: float | None) -> Pipeline:
+    """Set the lock's end.
+
+    Raises:
+        Bug: Not exactly one of the two is given.
+
+    """
+    if until_s is not None and for_s is None:
+        return [{"$set": {"active_until": datetime.fromtimestamp(until_s, UTC)}}]
+    if for_s is None or until_s is not None:
+        raise Bug("a lock's end is set either from now or by the clock")
+    return [{"$set": {"active_until": {"$add": ["$$NOW", round(for_s * 1000)]}}}]
 
 
 def due() -> Document:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from kitemesh_contracts.errors import Conflict, ErrorCode
+from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.stores import Conversation, Promoted, Seat, Waiting
 
@@ -71,7 +71,8 @@ class MemoryConversations:
             else:
                 self._promote(kept, published=False)
         if kept.active == turn:
-            kept.active_started, kept.active_until_s = True, self._now_s() + LOCK_S
+            kept.active_started = True
+            self._renew(kept)
             return Seat("active", kept.turns)
         if any(entry.turn == turn for entry in kept.waiting):
             return Seat("waiting")
@@ -92,6 +93,20 @@ class MemoryConversations:
         kept.agent = kept.agent or agent
         return self._hand_over(conversation, kept)
 
+    async def extend(
+        self, tenant: str, conversation: str, turn: str, *, for_s: float | None = None, until_s: float | None = None
+    ) -> None:
+        """Set the lock's end. Nothing happens unless the turn holds it and was started."""
+        if until_s is not None and for_s is None:
+            end_s = until_s
+        elif for_s is not None and until_s is None:
+            end_s = self._now_s() + for_s
+        else:
+            raise Bug("a lock's end is set either from now or by the clock")
+        kept = self._find(tenant, conversation)
+        if kept is not None and kept.active == turn and kept.active_started:
+            kept.active_until_s = end_s
+
     async def leave(self, tenant: str, conversation: str, turn: str) -> bool:
         """Take a waiting turn out of the queue; tell whether it was there."""
         kept = self._find(tenant, conversation)
@@ -101,10 +116,10 @@ class MemoryConversations:
         return True
 
     async def renew(self, tenant: str, conversation: str, turn: str) -> None:
-        """Put the lock's end 30 s ahead. Nothing happens unless the turn holds it and was started."""
+        """Put the lock's end at least 30 s ahead. Nothing happens unless the turn holds it and was started."""
         kept = self._find(tenant, conversation)
         if kept is not None and kept.active == turn and kept.active_started:
-            kept.active_until_s = self._now_s() + LOCK_S
+            self._renew(kept)
 
     async def sweep(self, *, limit: int = 100) -> list[Promoted]:
         """Free locks that ran out and promote who waits; repeat promotions not taken up for 5 s. Over all tenants."""
@@ -144,6 +159,9 @@ class MemoryConversations:
         kept.updated_at_s = self._now_s()
         kept.active_until_s = self._now_s() + LOCK_S
         kept.turns += 1
+
+    def _renew(self, kept: _Kept) -> None:
+        kept.active_until_s = max(kept.active_until_s, self._now_s() + LOCK_S)
 
     def _insert(self, tenant: str, conversation: str, agent: str | None) -> bool:
         if conversation in self._kept:

@@ -68,6 +68,13 @@ class MongoConversations:
             return await self._hand_over(tenant, conversation, turn, agent)
         return None
 
+    async def extend(
+        self, tenant: str, conversation: str, turn: str, *, for_s: float | None = None, until_s: float | None = None
+    ) -> None:
+        """Set the lock's end; grouped. Nothing happens unless the turn holds it and was started."""
+        held = updates.held_by(tenant, conversation, turn)
+        await self._changes.submit(UpdateOne({**held, "active_started": True}, updates.extend(for_s, until_s)))
+
     async def leave(self, tenant: str, conversation: str, turn: str) -> bool:
         """Take a waiting turn out of the queue; tell whether it was there."""
         mine = {"_id": conversation, "tenant": tenant, "waiting.turn": turn}
@@ -75,7 +82,7 @@ class MongoConversations:
         return bool(result.matched_count)
 
     async def renew(self, tenant: str, conversation: str, turn: str) -> None:
-        """Put the lock's end 30 s ahead; grouped. Nothing happens unless the turn holds it and was started."""
+        """Put the lock's end at least 30 s ahead; grouped. Nothing happens unless the turn holds it and was started."""
         held = updates.held_by(tenant, conversation, turn)
         await self._changes.submit(UpdateOne({**held, "active_started": True}, updates.renew()))
 

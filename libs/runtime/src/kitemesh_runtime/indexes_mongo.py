@@ -10,18 +10,33 @@ from typing import Any, Final, NamedTuple
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from kitemesh_contracts.errors import Conflict, ErrorCode
-from kitemesh_runtime import blobs_mongo, claims_mongo, conversations_mongo, keys_mongo, turns_mongo
+from kitemesh_runtime import (
+    audit_mongo,
+    blobs_mongo,
+    claims_mongo,
+    conversations_mongo,
+    holds_mongo,
+    keys_mongo,
+    ledger_mongo,
+    turns_mongo,
+)
 from kitemesh_runtime.driver_mongo import Database
 
 _DAY_S: Final = 24 * 3600
 
 
 class Retention(NamedTuple):
-    """How long documents are kept after they were stored or last changed, in days."""
+    """How long documents are kept after they were stored, last changed or ended, in days.
+
+    A turn that has not ended and a hold that is open have no such date and are kept.
+    """
 
     turns_days: int = 30
     conversations_days: int = 30
     claims_days: int = 30
+    holds_days: int = 30
+    ledger_days: int = 400
+    audit_days: int = 400
 
 
 class IndexSpec(NamedTuple):
@@ -50,7 +65,32 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
             "by_conversation",
             (("tenant", ASCENDING), ("conversation", ASCENDING), ("ordinal", DESCENDING)),
         ),
+        # Ended turns have none; held ones that are to be looked at have one ahead of now.
+        IndexSpec(
+            turns_mongo.COLLECTION, "due", (("touched_at", ASCENDING),), partial={"touched_at": {"$exists": True}}
+        ),
         _ttl(turns_mongo.COLLECTION, "stored_at", retention.turns_days * _DAY_S),
+        IndexSpec(
+            holds_mongo.COLLECTION,
+            "by_status",
+            (("tenant", ASCENDING), ("status", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)),
+        ),
+        IndexSpec(holds_mongo.COLLECTION, "due", (("due_at", ASCENDING),), partial={"due_at": {"$exists": True}}),
+        IndexSpec(holds_mongo.COLLECTION, "open", (("status", ASCENDING),), partial={"status": "open"}),
+        _ttl(holds_mongo.COLLECTION, "ended_at", retention.holds_days * _DAY_S),
+        IndexSpec(
+            ledger_mongo.COLLECTION,
+            "unknown",
+            (("tenant", ASCENDING), ("dispatched_at", DESCENDING), ("_id", DESCENDING)),
+            partial={"state": "unknown"},
+        ),
+        _ttl(ledger_mongo.COLLECTION, "dispatched_at", retention.ledger_days * _DAY_S),
+        IndexSpec(
+            audit_mongo.COLLECTION,
+            "by_subject",
+            (("tenant", ASCENDING), ("subject", ASCENDING), ("at", ASCENDING), ("_id", ASCENDING)),
+        ),
+        _ttl(audit_mongo.COLLECTION, "at", retention.audit_days * _DAY_S),
         IndexSpec(
             conversations_mongo.COLLECTION,
             "locked",

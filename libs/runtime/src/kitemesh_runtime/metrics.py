@@ -108,6 +108,32 @@ MODEL_FIRST_TOKEN: Final = Histogram(
 MODEL_TOKENS: Final = Counter(
     "kitemesh_model_tokens_total", "Tokens in and out, as providers report them.", ["direction"], registry=REGISTRY
 )
+TOOL_CALLS: Final = Counter(
+    "kitemesh_tool_calls_total", "Tool calls ended, by kind and outcome.", ["kind", "outcome"], registry=REGISTRY
+)
+TOOL_DURATION: Final = Histogram(
+    "kitemesh_tool_duration_seconds",
+    "Time of a tool call, with its repetitions.",
+    ["kind"],
+    buckets=TURN_BUCKETS,
+    registry=REGISTRY,
+)
+TOOL_OUTCOME_UNKNOWN: Final = Counter(
+    "kitemesh_tool_outcome_unknown_total",
+    "Tool calls of which it is not known whether they took effect.",
+    registry=REGISTRY,
+)
+HOLDS_OPEN: Final = Gauge("kitemesh_holds_open", "Holds that wait for a person, of all tenants.", registry=REGISTRY)
+HOLDS_OPENED: Final = Counter("kitemesh_holds_opened_total", "Holds opened.", registry=REGISTRY)
+HOLDS_ENDED: Final = Counter(
+    "kitemesh_holds_ended_total", "Holds ended: decided, expired or cancelled.", ["status"], registry=REGISTRY
+)
+TURNS_REDRIVEN: Final = Counter(
+    "kitemesh_turns_redriven_total", "Jobs of stored turns published again by the sweep.", registry=REGISTRY
+)
+NOTICES: Final = Counter(
+    "kitemesh_notices_total", "Tries to call a webhook: delivered, retried or given_up.", ["outcome"], registry=REGISTRY
+)
 DEPENDENCY_UP: Final = Gauge(
     "kitemesh_dependency_up",
     "1 while the last real operation on the dependency succeeded.",

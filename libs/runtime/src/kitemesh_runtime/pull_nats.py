@@ -16,12 +16,14 @@ from typing import Final, Literal
 import structlog
 
 from kitemesh_contracts.errors import Unavailable
+from kitemesh_contracts.topology import ORCHESTRATOR_ACK_WAIT_S
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.client_nats import GuardedClient
 from kitemesh_runtime.delivery_nats import NatsDelivery
 from kitemesh_runtime.wire_nats import header_of, pub, status_of, status_text
 
-EXPIRES_S: Final = 30.0
+EXPIRES_S: Final = ORCHESTRATOR_ACK_WAIT_S - 1.0
+"""Shorter than every ack wait: what is delivered again does not go to a process that has stood still since."""
 HEARTBEAT_S: Final = 1.5
 QUIET_BEATS: Final = 2
 BACKOFF_S: Final = 0.1
@@ -70,7 +72,9 @@ class NatsPull:
         self._on_delivery = on_delivery
         self._loop = asyncio.get_running_loop()
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-        self._rest = {"expires": int(EXPIRES_S * _NS), "idle_heartbeat": int(heartbeat_s * _NS)}
+        # The server wants a request to last for two heartbeats at the least.
+        expires_s = max(EXPIRES_S, 2 * heartbeat_s)
+        self._rest = {"expires": int(expires_s * _NS), "idle_heartbeat": int(heartbeat_s * _NS)}
         self._heartbeat_s = heartbeat_s
         self._inboxes = (f"{inbox_prefix}.{secrets.token_hex(8)}.{n}" for n in itertools.count(1))
         self._credit = 0

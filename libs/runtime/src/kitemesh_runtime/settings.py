@@ -16,6 +16,8 @@ from kitemesh_runtime.masking import mask_url
 from kitemesh_runtime.problems import describe
 
 PREFIX: Final = "KITEMESH_"
+TOOL_PREFIX: Final = "KITEMESH_TOOL_"
+"""Variables that are for the operator's Python tools and for no service."""
 
 # Kubernetes injects these for each Service in the namespace, one of which may be called kitemesh-….
 _SERVICE_LINK: Final = re.compile(r"\AKITEMESH_[A-Z0-9_]*(SERVICE_HOST|SERVICE_PORT[A-Z0-9_]*|PORT(_[0-9]+_.*)?)\Z")
@@ -23,6 +25,7 @@ _SERVICE_LINK: Final = re.compile(r"\AKITEMESH_[A-Z0-9_]*(SERVICE_HOST|SERVICE_P
 KNOWN: Final = frozenset(
     {
         "ANONYMOUS_AGENT",
+        "ANONYMOUS_SCOPES",
         "ANONYMOUS_TENANT",
         "BODY_TIMEOUT_S",
         "CATALOG",
@@ -32,6 +35,7 @@ KNOWN: Final = frozenset(
         "HEALTH_HOST",
         "HEALTH_PORT",
         "HOST",
+        "KEY",
         "KEY_PEPPER",
         "LOG_FORMAT",
         "LOG_LEVEL",
@@ -54,6 +58,7 @@ KNOWN: Final = frozenset(
         "SWEEP_S",
         "TURN_BUDGET_S",
         "TURN_QUEUE_MAX",
+        "URL",
     },
 )
 """Names, without the prefix, that some kitemesh process reads; a test keeps it equal to what the models declare."""
@@ -133,7 +138,7 @@ def load(model: type[S], environ: Mapping[str, str]) -> S:
     values: dict[str, str] = {}
     problems: list[str] = []
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX):
+        if not variable.startswith(PREFIX) or variable.startswith(TOOL_PREFIX):
             continue
         name = variable.removeprefix(PREFIX)
         if name.lower() in model.model_fields:

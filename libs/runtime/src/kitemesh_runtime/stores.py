@@ -4,15 +4,18 @@ Every call names the tenant, and what belongs to another tenant behaves as if it
 reached raises `Unavailable` (`store.down`). Times are the database's own clock; the twins take a `Clock`.
 """
 
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from kitemesh_contracts.commands import Mode
-from kitemesh_contracts.content import AssistantMessage, FinishReason, Message, Usage
+from kitemesh_contracts.content import AssistantMessage, FinishReason, Message, Step, Usage
 from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_contracts.events import StepTimings
+
+if TYPE_CHECKING:
+    from kitemesh_runtime.execution_stores import Audit, Holds, Ledger, LiveTurns
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -85,6 +88,7 @@ class Conversations(Protocol):
         """Take the lock, or a place in the queue, in one write. A turn found there keeps its place.
 
         A lock that ran out counts as free, but goes to the first who waits. A promoted turn that calls this is started.
+        The holder that calls it again has its lock renewed.
         """
 
     async def release(self, tenant: str, conversation: str, turn: str, *, agent: str | None = None) -> Promoted | None:
@@ -93,11 +97,25 @@ class Conversations(Protocol):
         Grouped while nobody waits. A turn that does not hold the lock changes nothing.
         """
 
+    async def extend(
+        self, tenant: str, conversation: str, turn: str, *, for_s: float | None = None, until_s: float | None = None
+    ) -> None:
+        """Set the lock's end, later or earlier than it was. Nothing happens unless the turn holds it.
+
+        Args:
+            tenant: The conversation's.
+            conversation: Its id.
+            turn: Who should hold the lock.
+            for_s: Seconds from now.
+            until_s: Epoch seconds of the database's clock, instead of `for_s`.
+
+        """
+
     async def leave(self, tenant: str, conversation: str, turn: str) -> bool:
         """Take a waiting turn out of the queue; tell whether it was there."""
 
     async def renew(self, tenant: str, conversation: str, turn: str) -> None:
-        """Put the lock's end 30 s ahead; grouped. Nothing happens unless the turn holds it."""
+        """Put the lock's end at least 30 s ahead; grouped. Nothing happens unless the turn holds it."""
 
     async def sweep(self, *, limit: int = 100) -> list[Promoted]:
         """Free locks that ran out and promote who waits; repeat promotions not taken up for 5 s. Over all tenants."""
@@ -109,7 +127,9 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         ordinal: Its number within the conversation.
         input: What the request brought.
-        answer: The final, or partial, answer; `None` when nothing was generated.
+        answer: The final, or partial, answer; `None` when nothing was generated. Its calls are the caller's to run.
+        gateway: Who last waited for a durable turn; its closing event may have to be sent again.
+        steps: The steps that called tools, in order; the last may be the one that `answer` is of.
         accepted_at_ms: Epoch milliseconds on the gateway's clock.
 
     """
@@ -133,19 +153,27 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     timings: StepTimings = StepTimings()
     accepted_at_ms: int = 0
     ended_at_ms: int = 0
+    steps: tuple[Step, ...] = ()
+    gateway: str = ""
 
 
 class Turns(Protocol):
     """Turns that have ended."""
 
     async def put(self, tenant: str, record: TurnRecord) -> None:
-        """Store an ended turn; grouped. The first one stored under an id stays."""
+        """Store an ended turn; grouped. The first one stored under an id stays.
+
+        Raises:
+            Conflict: The turn is stored and has not ended, so that only `LiveTurns.finish` may end it (`store.stale`),
+                or the id is another tenant's (`store.duplicate`).
+
+        """
 
     async def get(self, tenant: str, turn: str) -> TurnRecord | None:
         """Return the turn, or `None`."""
 
     async def recent(self, tenant: str, conversation: str, *, limit: int) -> list[TurnRecord]:
-        """Return the newest `limit` turns that have an answer, oldest first."""
+        """Return the newest `limit` turns in which a model said or did something, oldest first."""
 
 
 class Claim(NamedTuple):
@@ -243,3 +271,7 @@ class Stores(NamedTuple):
     claims: Claims
     keys: Keys
     blobs: Blobs
+    live_turns: "LiveTurns"
+    holds: "Holds"
+    ledger: "Ledger"
+    audit: "Audit"

@@ -1,22 +1,32 @@
 """All the stores in memory, for tests."""
 
+from kitemesh_runtime.audit_memory import MemoryAudit
 from kitemesh_runtime.blobs_memory import MemoryBlobs
 from kitemesh_runtime.claims_memory import MemoryClaims
 from kitemesh_runtime.clock import Clock, SystemClock
 from kitemesh_runtime.conversations_memory import MemoryConversations
+from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.holds_memory import MemoryHolds
 from kitemesh_runtime.keys_memory import MemoryKeys
-from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.ledger_memory import MemoryLedger
+from kitemesh_runtime.live_turns_memory import MemoryLiveTurns
+from kitemesh_runtime.stores import Stores, TurnRecord
 from kitemesh_runtime.turns_memory import MemoryTurns
 
 
 def memory_stores(clock: Clock | None = None) -> Stores:
     """Build empty stores on one clock, the machine's by default."""
     clock = clock or SystemClock()
-    turns = MemoryTurns()
+    kept: dict[str, LiveTurn | TurnRecord] = {}
+    live_turns = MemoryLiveTurns(clock, kept)
     return Stores(
         conversations=MemoryConversations(clock),
-        turns=turns,
-        claims=MemoryClaims(clock, turns),
+        turns=MemoryTurns(kept),
+        claims=MemoryClaims(clock, live_turns),
         keys=MemoryKeys(clock),
         blobs=MemoryBlobs(clock),
+        live_turns=live_turns,
+        holds=MemoryHolds(clock),
+        ledger=MemoryLedger(clock),
+        audit=MemoryAudit(clock),
     )

@@ -4,13 +4,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from kitemesh_runtime import conversations_mongo, turns_mongo
+from kitemesh_runtime import audit_mongo, conversations_mongo, ledger_mongo, turns_mongo
+from kitemesh_runtime.audit_mongo import MongoAudit
 from kitemesh_runtime.blobs_mongo import MongoBlobs
 from kitemesh_runtime.claims_mongo import MongoClaims
 from kitemesh_runtime.clock import Clock, SystemClock
 from kitemesh_runtime.conversations_mongo import MongoConversations
 from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.holds_mongo import MongoHolds
 from kitemesh_runtime.keys_mongo import MongoKeys
+from kitemesh_runtime.ledger_mongo import MongoLedger
+from kitemesh_runtime.live_turns_mongo import MongoLiveTurns
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.turns_mongo import MongoTurns
 from kitemesh_runtime.writer_mongo import GroupedWriter
@@ -27,15 +31,26 @@ async def open_stores(database: Database, clock: Clock | None = None) -> AsyncIt
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        inserts, changes, turn_inserts = [
+        inserts, changes, turn_inserts, turn_changes, ledger, audit = [
             await stack.enter_async_context(GroupedWriter(partial(database.write_group, collection)))
-            for collection in (conversations_mongo.COLLECTION, conversations_mongo.COLLECTION, turns_mongo.COLLECTION)
+            for collection in (
+                conversations_mongo.COLLECTION,
+                conversations_mongo.COLLECTION,
+                turns_mongo.COLLECTION,
+                turns_mongo.COLLECTION,
+                ledger_mongo.COLLECTION,
+                audit_mongo.COLLECTION,
+            )
         ]
-        turns = MongoTurns(database, turn_inserts, clock)
+        live_turns = MongoLiveTurns(database, turn_changes)
         yield Stores(
             conversations=MongoConversations(database, inserts, changes),
-            turns=turns,
-            claims=MongoClaims(database, turns),
+            turns=MongoTurns(database, turn_inserts, clock),
+            claims=MongoClaims(database, live_turns),
             keys=MongoKeys(database),
             blobs=MongoBlobs(database, clock),
+            live_turns=live_turns,
+            holds=MongoHolds(database),
+            ledger=MongoLedger(database, ledger),
+            audit=MongoAudit(database, audit),
         )

@@ -1,26 +1,22 @@
 """Ended turns in MongoDB: one document a turn, its messages embedded, inserted in groups.
 
-The document is the record itself with `id` as `_id`, and `stored_at` for retention.
+The document is the record itself with `id` as `_id`, and `stored_at` for retention. The collection also holds the
+turns that have not ended, which `live_turns_mongo` writes and which are marked `live`.
 """
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-import bson
-import msgspec
-from bson.raw_bson import RawBSONDocument
 from pymongo import DESCENDING, InsertOne
 
-from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode
+from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.documents_mongo import encode, from_document, to_document
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.errors_mongo import UNENCODABLE, translate
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
 COLLECTION: Final = "turns"
-DOCUMENT_MAX_BYTES: Final = 15 * 1024 * 1024
-"""MongoDB's own bound is 16 MiB and would fail the whole group."""
 
 
 class MongoTurns:
@@ -33,54 +29,38 @@ class MongoTurns:
         self._clock = clock
 
     async def put(self, tenant: str, record: TurnRecord) -> None:
-        """Store an ended turn; grouped. The first one stored under an id stays.
+        """Store an ended turn; grouped. The first one stored under an id stays; a live one is not ended here.
 
         Raises:
-            Conflict: The id is another tenant's (`store.duplicate`).
+            Conflict: The turn is live (`store.stale`), or the id is another tenant's (`store.duplicate`).
             BadRequest: It is too large, or holds text that cannot be stored.
 
         """
         if record.tenant != tenant:
             raise Bug("a turn was to be stored for another tenant than its own")
-        encoded = _encode(record, self._clock.now_ms())
+        document = to_document(record)
+        document["stored_at"] = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        encoded = encode(document)
         try:
-            await self._writer.submit(InsertOne(RawBSONDocument(encoded)), size_bytes=len(encoded))
-        except Conflict:
-            if await self._run(self._collection.find_one({"_id": record.id, "tenant": tenant}, {"_id": 1})) is None:
+            await self._writer.submit(InsertOne(encoded), size_bytes=len(encoded.raw))
+        except Conflict as exc:
+            found = await self._run(self._collection.find_one({"_id": record.id, "tenant": tenant}, {"live": 1}))
+            if found is None:
                 raise
+            if "live" in found:
+                raise Conflict(ErrorCode.STALE, "it has not ended") from exc
 
     async def get(self, tenant: str, turn: str) -> TurnRecord | None:
         """Return the turn, or `None`."""
-        document = await self._run(self._collection.find_one({"_id": turn, "tenant": tenant}))
-        return None if document is None else _decode(document)
+        document = await self._run(self._collection.find_one({"_id": turn, "tenant": tenant, "live": None}))
+        return None if document is None else from_document(document, TurnRecord)
 
     async def recent(self, tenant: str, conversation: str, *, limit: int) -> list[TurnRecord]:
-        """Return the newest `limit` turns that have an answer, oldest first."""
+        """Return the newest `limit` turns in which a model said or did something, oldest first."""
         if limit < 1:
             return []
-        answered = {"tenant": tenant, "conversation": conversation, "answer": {"$exists": True}}
+        spoke = [{"answer": {"$exists": True}}, {"steps": {"$exists": True}}]
+        answered = {"tenant": tenant, "conversation": conversation, "live": None, "$or": spoke}
         newest = self._collection.find(answered).sort("ordinal", DESCENDING).limit(limit)
         documents = await self._run(newest.to_list(limit))
-        return [_decode(document) for document in reversed(documents)]
-
-
-def _encode(record: TurnRecord, now_ms: int) -> bytes:
-    """Encode here, not in the group, so that one that cannot be encoded fails alone."""
-    document: dict[str, Any] = msgspec.to_builtins(record)
-    document["_id"] = document.pop("id")
-    document["stored_at"] = datetime.fromtimestamp(now_ms / 1000, UTC)
-    try:
-        encoded: bytes = bson.encode(document)
-    except UNENCODABLE as exc:
-        raise translate(exc) from exc
-    if len(encoded) > DOCUMENT_MAX_BYTES:
-        raise BadRequest(ErrorCode.REQUEST_TOO_LARGE, "the turn is too large to store")
-    return encoded
-
-
-def _decode(document: dict[str, Any]) -> TurnRecord:
-    document["id"] = document.pop("_id")
-    try:
-        return msgspec.convert(document, TurnRecord)
-    except msgspec.ValidationError as exc:
-        raise Bug(f"a stored turn is not readable: {exc}") from exc
+        return [from_document(document, TurnRecord) for document in reversed(documents)]

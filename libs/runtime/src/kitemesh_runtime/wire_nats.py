@@ -163,8 +163,16 @@ def pub(subject: str, payload: bytes, reply: str = "") -> bytes:
     return f"PUB {subject} {reply} {len(payload)}\r\n".encode() + payload + b"\r\n"
 
 
-def hpub(subject: str, payload: bytes, *, reply: str, header: str, value: str) -> bytes:
-    """Build a publication with one header.
+def hpub(subject: str, payload: bytes, *, reply: str, header: str, value: str, more: str = "") -> bytes:
+    """Build a publication with headers.
+
+    Args:
+        subject: Where to.
+        payload: What.
+        reply: Where the acknowledgement goes.
+        header: Name of the header whose value is an id.
+        value: The id.
+        more: Further header lines, each ended by CR LF, as this program alone has written them.
 
     Raises:
         ContractViolation: The subject or the value may not travel.
@@ -172,7 +180,7 @@ def hpub(subject: str, payload: bytes, *, reply: str, header: str, value: str) -
     """
     check_subject(subject)
     check_subject(value)
-    block = f"NATS/1.0\r\n{header}: {value}\r\n\r\n"
+    block = f"NATS/1.0\r\n{header}: {value}\r\n{more}\r\n"
     size = len(block)
     return f"HPUB {subject} {reply} {size} {size + len(payload)}\r\n{block}".encode() + payload + b"\r\n"
 

@@ -1,7 +1,8 @@
 """The worker loop: pull while there are free slots, run a handler for each delivery, answer by its outcome.
 
 It keeps what it holds alive with one heartbeat, stops pulling while a dependency is down, and hands back what it still
-holds when told to stop. It does not know what a message means, nor the store, nor NATS.
+holds when told to stop. What waits to be retried has no slot: others are pulled meanwhile, up to a bound. It does not
+know what a message means, nor the store, nor NATS.
 """
 
 import asyncio
@@ -16,13 +17,17 @@ from kitemesh_contracts import topology
 from kitemesh_contracts.errors import Bug, ContractViolation, Unavailable
 from kitemesh_contracts.subjects import last_token
 from kitemesh_runtime.bus import Bus, Delivery, Pull
+from kitemesh_runtime.slots import Slots, split
 
 BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
 CRASHES_MAX: Final = 2
 """Unexpected exceptions that one delivery may cost before it is left to redelivery, where the server counts it."""
 REDELIVER_S: Final = 1.0
+REJECT_AGAIN_S: Final = 1.0
 CANCEL_S: Final = 5.0
+STANDSTILL_S: Final = topology.ORCHESTRATOR_ACK_WAIT_S
+"""The shortest ack wait: what reached a process that stood still for so long may be another's by now."""
 
 log = structlog.get_logger()
 
@@ -44,13 +49,20 @@ class Reject(Struct, frozen=True):
     reason: str
 
 
-Outcome = Done | Retry | Reject
+class Leave(Struct, frozen=True):
+    """Another delivery of the message is in other hands: forget this one, and answer nothing.
+
+    An acknowledgement, even a late one, would take the message from whoever has it.
+    """
+
+
+Outcome = Done | Retry | Reject | Leave
 Handler = Callable[[Delivery], Awaitable[Outcome]]
-Release = Callable[[Delivery], Awaitable[None]]
+Release = Callable[[Delivery], Awaitable[Leave | None]]
 GiveUp = Callable[[Delivery, str], Awaitable[None]]
 Take = Callable[[Delivery], None]
 Observe = Callable[[str, float], None]
-"""Takes `done`, `rejected`, `failed`, `released` or `unavailable`, and the seconds since the delivery."""
+"""Takes `done`, `rejected`, `left`, `failed`, `released` or `unavailable`, and the seconds since the delivery."""
 
 
 class Gate(Protocol):
@@ -58,12 +70,6 @@ class Gate(Protocol):
 
     async def wait_up(self) -> None:
         """Return once it is worth trying again."""
-
-
-def split(slots: int, consumers: int) -> list[int]:
-    """Share slots out evenly, the first consumers getting the rest; at least one each, or it would starve."""
-    each, rest = divmod(slots, consumers)
-    return [max(1, each + (place < rest)) for place in range(consumers)]
 
 
 class _Held:
@@ -104,14 +110,15 @@ class Worker:
             bus: Where deliveries come from.
             stream: Stream of all the consumers.
             consumers: Durable consumers; slots are split over them.
-            slots: Deliveries in hand at once.
+            slots: Handlers that run at once.
             handler: Says how it went. `Unavailable` means that a dependency is down, `ContractViolation` is a `Reject`.
             name: For logs and task names.
             heartbeat_s: How often held messages are kept from redelivery; well below the consumers' ack wait.
             gate: Awaited before a handler that raised `Unavailable` is run again; backoff alone when `None`.
-            on_release: Hands a message back (publishes that it was released); it is acknowledged once this returns.
-                Without it, or when it raises, the message is given back by `nak`.
+            on_release: Hands a message back (publishes that it was released); it is acknowledged once this returns,
+                unless it says `Leave`. Without it, or when it raises, the message is given back by `nak`.
             on_reject: Tells whoever waits for a message, and why, before it is given up: the server keeps no copy.
+                `Unavailable` lets this message wait, and no other.
             on_taken: Told of each delivery as it arrives; it must not block.
             observe: Told how each delivery ended.
 
@@ -119,7 +126,7 @@ class Worker:
         self._bus = bus
         self._stream = stream
         self._consumers = tuple(consumers)
-        self._shares = split(slots, len(self._consumers))
+        self._slots = [Slots(share) for share in split(slots, len(self._consumers))]
         self._handler = handler
         self._name = name
         self._heartbeat_s = heartbeat_s
@@ -131,6 +138,8 @@ class Worker:
         self._pulls: list[Pull] = []
         self._held: set[_Held] = set()
         self._paused = False
+        self._beaten_s = time.monotonic()
+        self._thawing = False
         self._group: asyncio.TaskGroup | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -154,10 +163,11 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                self._beaten_s = time.monotonic()
                 beat = group.create_task(self._beat(), name=f"{self._name}:heartbeat")
                 for index, consumer in enumerate(self._consumers):
                     self._pulls.append(await self._bus.pull(self._stream, consumer, self._receiver(index)))
-                    self._pulls[index].add_credit(self._shares[index])
+                    self._slots[index].fill(self._pulls[index])
                 await self._stopping.wait()
                 await self._stop()
                 beat.cancel()
@@ -188,7 +198,13 @@ class Worker:
 
     def _receiver(self, index: int) -> Callable[[Delivery], None]:
         def receive(delivery: Delivery) -> None:
-            held = _Held(delivery, index, time.monotonic())
+            now_s = time.monotonic()
+            held = _Held(delivery, index, now_s)
+            if self._thawing or now_s - self._beaten_s >= STANDSTILL_S:
+                log.warning("delivery.left", reason="the process stood still", **self._ids(held))
+                self._tell(held, "left")
+                self._slots[index].free()
+                return
             self._held.add(held)
             if self._on_taken is not None:
                 self._on_taken(delivery)
@@ -201,45 +217,46 @@ class Worker:
 
     async def _work(self, held: _Held) -> None:
         """Run the handler until it has an outcome; ends with the message still held when the worker stops before."""
+        slots = self._slots[held.pull_index]
         backoff_s = BACKOFF_S
         crashes = 0
         while True:
-            gate = None
-            try:
-                outcome = await self._outcome(held)
-                self._resume()
-            except Unavailable as exc:
-                self._pause(held, exc.message)
-                gate, outcome = self._gate, Retry(backoff_s, "")
-                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
-            except Exception:
-                crashes += 1
-                log.exception("delivery.crashed", crashes=crashes, **self._ids(held))
-                if crashes > CRASHES_MAX:
-                    held.delivery.nak(REDELIVER_S)
-                    self._finish(held, "failed")
-                    return
-                outcome = Retry(backoff_s, "an unexpected error")
-                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
-            if isinstance(outcome, Done):
-                held.delivery.ack()
-                self._finish(held, "done")
-                return
-            if isinstance(outcome, Reject):
-                log.error("delivery.rejected", reason=outcome.reason, **self._ids(held))
-                # The server deletes a terminated message, so its subject has to travel with the reason.
-                held.delivery.term(f"{held.delivery.subject} {outcome.reason}")
-                self._finish(held, "rejected")
-                return
-            if outcome.reason:
-                log.info("delivery.retried", reason=outcome.reason, after_s=outcome.after_s, **self._ids(held))
-            if self._stopping.is_set():
-                return
+            # Others may have been pulled while it waited, so that there may be no free slot.
             held.waiting = True
+            async with slots.running:
+                held.waiting = False
+                gate, paused = None, False
+                try:
+                    outcome = await self._outcome(held)
+                    self._resume()
+                except Unavailable as exc:
+                    self._pause(held, exc.message)
+                    paused = True
+                    gate, outcome = self._gate, Retry(backoff_s, "")
+                    backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+                except Exception:
+                    crashes += 1
+                    log.exception("delivery.crashed", crashes=crashes, **self._ids(held))
+                    if crashes > CRASHES_MAX:
+                        held.delivery.nak(REDELIVER_S)
+                        self._finish(held, "failed")
+                        return
+                    outcome = Retry(backoff_s, "an unexpected error")
+                    backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+                if not isinstance(outcome, Retry):
+                    self._answer(held, outcome)
+                    return
+                if outcome.reason:
+                    log.info("delivery.retried", reason=outcome.reason, after_s=outcome.after_s, **self._ids(held))
+                if self._stopping.is_set():
+                    return
+            held.waiting = True
+            lent = not paused and slots.lend()
             await asyncio.sleep(outcome.after_s)
             if gate is not None:
                 await gate.wait_up()
-            held.waiting = False
+            if lent:
+                slots.reclaim()
 
     async def _outcome(self, held: _Held) -> Outcome:
         try:
@@ -247,15 +264,31 @@ class Worker:
         except ContractViolation as exc:
             outcome = Reject(exc.message)
         if isinstance(outcome, Reject) and self._on_reject is not None:
-            await self._on_reject(held.delivery, outcome.reason)
+            try:
+                await self._on_reject(held.delivery, outcome.reason)
+            except Unavailable as exc:
+                return Retry(REJECT_AGAIN_S, exc.message)
         return outcome
+
+    def _answer(self, held: _Held, outcome: Done | Reject | Leave) -> None:
+        match outcome:
+            case Done():
+                held.delivery.ack()
+                self._finish(held, "done")
+            case Reject(reason=reason):
+                log.error("delivery.rejected", reason=reason, **self._ids(held))
+                # The server deletes a terminated message, so its subject has to travel with the reason.
+                held.delivery.term(f"{held.delivery.subject} {reason}")
+                self._finish(held, "rejected")
+            case Leave():
+                self._finish(held, "left")
 
     def _finish(self, held: _Held, outcome: str) -> None:
         # A pause must not outlive what caused it, or nothing would be left to end it.
         self._resume()
         self._held.discard(held)
         self._tell(held, outcome)
-        self._pulls[held.pull_index].add_credit(1)
+        self._slots[held.pull_index].free()
 
     def _pause(self, held: _Held, reason: str) -> None:
         self._tell(held, "unavailable")
@@ -277,6 +310,22 @@ class Worker:
             await asyncio.sleep(self._heartbeat_s)
             for held in self._held:
                 held.delivery.in_progress()
+            now_s = time.monotonic()
+            stood_still = now_s - self._beaten_s >= STANDSTILL_S
+            self._beaten_s = now_s
+            if stood_still:
+                await self._thaw()
+
+    async def _thaw(self) -> None:
+        """Leave what was sent while the process stood still: all that arrives before a message to itself."""
+        self._thawing = True
+        try:
+            await self._bus.barrier()
+        except Unavailable as exc:
+            # Nothing of the old connection arrives on a new one.
+            log.info("worker.thawed", worker=self._name, reason=exc.message)
+        finally:
+            self._thawing = False
 
     # Stopping
 
@@ -310,8 +359,7 @@ class Worker:
         try:
             if self._on_release is None:
                 held.delivery.nak()
-            else:
-                await self._on_release(held.delivery)
+            elif not isinstance(await self._on_release(held.delivery), Leave):
                 held.delivery.ack()
         except Exception:
             log.exception("delivery.release_failed", **self._ids(held))

@@ -18,7 +18,7 @@ def observer(queue: str) -> Callable[[str, float], None]:
     duration = DELIVERY_DURATION.labels(queue)
     outcomes = {
         outcome: DELIVERIES.labels(queue, outcome)
-        for outcome in ("done", "rejected", "failed", "released", "unavailable")
+        for outcome in ("done", "rejected", "left", "failed", "released", "unavailable")
     }
 
     def observe(outcome: str, held_s: float) -> None:

@@ -10,15 +10,22 @@ import structlog
 
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.scopes import Scope
+from kitemesh_gateway.approvals import Approvals
 from kitemesh_gateway.auth import Authenticator, Principal
+from kitemesh_gateway.cancelling import Cancelling
 from kitemesh_gateway.chat import Chat
+from kitemesh_gateway.deciding import Deciding
 from kitemesh_gateway.dialects.completions import Completions
+from kitemesh_gateway.dialects.native import Native
 from kitemesh_gateway.exchange import Endpoint
+from kitemesh_gateway.executions import Executions
 from kitemesh_gateway.http_server import serve_http
 from kitemesh_gateway.middleware import Funnel
 from kitemesh_gateway.models import Models
 from kitemesh_gateway.reference import Reference
 from kitemesh_gateway.relay import Relay
+from kitemesh_gateway.replies import Replies
+from kitemesh_gateway.resume import Resume
 from kitemesh_gateway.routing import Router
 from kitemesh_gateway.settings import GatewaySettings
 from kitemesh_gateway.sse import Streams
@@ -62,7 +69,7 @@ async def serve(settings: GatewaySettings, life: Life) -> None:
 @asynccontextmanager
 async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) -> AsyncIterator[Gateway]:
     """Put the gateway together on its foundation and serve while inside."""
-    relay = Relay(base.bus, base.parcels, base.stores.turns, base.clock)
+    relay = Relay(base.bus, base.parcels, base.stores.live_turns, base.stores.holds, base.clock)
     streams = Streams(
         base.clock,
         ping_s=settings.ping_s,
@@ -89,21 +96,62 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         anonymous(settings),
         base.store_state,
     )
+    replies = Replies(streams)
     chat = Chat(
         authenticator,
         turns,
-        streams,
+        replies,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
+    stores = base.stores
+    deciding = Deciding(stores.holds, stores.audit, base.bus, base.catalog)
+    approvals = Approvals(
+        authenticator,
+        stores.holds,
+        stores.audit,
+        deciding,
+        base.catalog,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
+    cancelling = Cancelling(
+        stores.live_turns,
+        stores.holds,
+        stores.ledger,
+        stores.audit,
+        relay=relay,
+        bus=base.bus,
+        catalog=base.catalog,
+    )
+    executions = Executions(authenticator, stores.live_turns, stores.holds, cancelling)
+    resume = Resume(
+        authenticator,
+        stores.holds,
+        deciding,
+        turns=turns,
+        relay=relay,
+        replies=replies,
+        clock=base.clock,
+        replica=life.replica,
+        budget_s=settings.turn_budget_s,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
     models = Models(authenticator, base.catalog)
     reference = Reference(version("kitemesh-gateway"))
-    completions = Completions()
+    completions, native = Completions(), Native()
     router = Router(
         (
             Endpoint("POST", "/v1/chat/completions", completions, chat.handle, completions.name),
+            Endpoint("POST", "/v1/chat/resume", completions, resume.handle, "resume"),
             Endpoint("GET", "/v1/models", completions, models.all, "models"),
-            Endpoint("GET", "/v1/models/{id}", completions, models.one, "models"),
+            Endpoint("GET", "/v1/models/{+id}", completions, models.one, "models"),
+            Endpoint("GET", "/v1/approvals", native, approvals.all, "approvals"),
+            Endpoint("GET", "/v1/approvals/{id}", native, approvals.one, "approvals"),
+            Endpoint("POST", "/v1/approvals/{id}/decide", native, approvals.decide, "approvals"),
+            Endpoint("GET", "/v1/executions/{id}", native, executions.one, "executions"),
+            Endpoint("POST", "/v1/executions/{id}/cancel", native, executions.cancel, "executions"),
             Endpoint("GET", "/", completions, reference.entrance, "reference"),
             Endpoint("GET", "/openapi.json", completions, reference.document, "reference"),
             Endpoint("GET", "/docs", completions, reference.page, "reference"),
@@ -112,12 +160,14 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     )
     funnel = Funnel(router, streams.stragglers, life.stopping.is_set, base.clock)
     await authenticator.listen(base.bus)
+    await cancelling.listen()
     await relay.listen(life.replica)
     background = life.background(
         relay_timer=relay.run(),
         relay_look_up=relay.look_up(),
         stream_timer=streams.run(),
         renew_locks=turns.renew_locks(),
+        stored_cancels=cancelling.run(),
     )
     async with background, serve_http(funnel, settings.host, settings.port) as port:
         yield Gateway(port, funnel, relay)
@@ -130,7 +180,7 @@ def anonymous(settings: GatewaySettings) -> Principal | None:
     return Principal(
         tenant=settings.anonymous_tenant,
         key="",
-        scopes=frozenset({Scope.CHAT}),
+        scopes=frozenset(map(Scope, settings.anonymous_scopes.split(","))),
         default_agent=settings.anonymous_agent or None,
     )
 

@@ -6,7 +6,7 @@ costs seconds; what was not found is remembered apart, so that guessing cannot p
 
 import asyncio
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -32,6 +32,11 @@ T = TypeVar("T")
 log: Final = structlog.get_logger()
 
 
+def may_name(models: Collection[str] | None, model: str) -> bool:
+    """Tell whether who may name these models, `None` being all, may name that one."""
+    return models is None or model in models or model.lower() in models
+
+
 class Principal(Struct, frozen=True, kw_only=True):
     """On whose behalf a request runs.
 
@@ -50,7 +55,7 @@ class Principal(Struct, frozen=True, kw_only=True):
 
     def allows(self, model: str) -> bool:
         """Tell whether it may name that model."""
-        return self.models is None or model in self.models or model.lower() in self.models
+        return may_name(self.models, model)
 
     def require(self, scope: Scope) -> None:
         """Refuse what the key was not given.

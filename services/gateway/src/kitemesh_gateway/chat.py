@@ -3,24 +3,22 @@
 The order of the checks is part of the contract: headers, credential, body, JSON, schema, model.
 """
 
+from functools import partial
 from typing import Final
 
 from aiohttp import web
 
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.deltas import TurnEnded
 from kitemesh_contracts.errors import BadRequest, ErrorCode
-from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID, SERVER_TIMING
+from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID
 from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway import strict_json
 from kitemesh_gateway.auth import Authenticator
 from kitemesh_gateway.body import check_headers, read_body
-from kitemesh_gateway.dialects.base import JSON, Encoder, Facts, TurnRequest
+from kitemesh_gateway.dialects.base import Facts, TurnRequest
 from kitemesh_gateway.exchange import Exchange
-from kitemesh_gateway.sse import Streams
-from kitemesh_gateway.turns import Turns, Whole
-from kitemesh_runtime.failpoints import reach
-from kitemesh_runtime.metrics import FIRST_EVENT
+from kitemesh_gateway.replies import Replies
+from kitemesh_gateway.turns import Turns
 
 
 class Chat:
@@ -36,14 +34,14 @@ class Chat:
         self,
         authenticator: Authenticator,
         turns: Turns,
-        streams: Streams,
+        replies: Replies,
         *,
         max_body_bytes: int,
         body_timeout_s: float,
     ) -> None:
         self._authenticator: Final = authenticator
         self._turns: Final = turns
-        self._streams: Final = streams
+        self._replies: Final = replies
         self._max_body_bytes: Final = max_body_bytes
         self._body_timeout_s: Final = body_timeout_s
 
@@ -63,41 +61,9 @@ class Chat:
         exchange.turn = start.turn
         exchange.conversation = start.conversation or ""
         encoder = exchange.dialect.encoder(_facts(exchange, asked, start))
-        if asked.stream:
-            return await self._stream(exchange, start, encoder)
-        return await self._whole(exchange, start, encoder)
-
-    async def _whole(self, exchange: Exchange, start: StartTurn, encoder: Encoder) -> web.Response:
-        sink = Whole()
-        watch = await self._turns.begin(start, sink)
-        try:
-            accepted_ms = exchange.elapsed_ms()
-            ended = await sink.answer()
-        finally:
-            self._turns.finish(watch)
-        await reach("gw.before_first_byte")
-        headers = {SERVER_TIMING: _timing(accepted_ms, exchange.elapsed_ms(), ended)}
-        return exchange.respond(encoder.whole(ended), JSON, headers=headers)
-
-    async def _stream(self, exchange: Exchange, start: StartTurn, encoder: Encoder) -> web.StreamResponse:
-        stream = self._streams.open(encoder, exchange.request_id)
-        try:
-            watch = await self._turns.begin(start, stream)
-            try:
-                accepted_ms = exchange.elapsed_ms()
-                await stream.first()
-                await reach("gw.before_first_byte")
-                first_ms = exchange.elapsed_ms()
-                FIRST_EVENT.observe(first_ms / 1000)
-                headers = exchange.headers(exchange.dialect.stream_headers)
-                headers[SERVER_TIMING] = f"gateway;dur={accepted_ms:.1f}, first;dur={first_ms:.1f}"
-                response = web.StreamResponse(headers=headers)
-                await self._streams.serve(stream, exchange.request, response)
-            finally:
-                self._turns.finish(watch)
-        finally:
-            self._streams.close(stream)
-        return response
+        run = partial(self._turns.running, start)
+        reply = self._replies.stream if asked.stream else self._replies.whole
+        return await reply(exchange, encoder, run)
 
 
 def _facts(exchange: Exchange, asked: TurnRequest, start: StartTurn) -> Facts:
@@ -108,13 +74,4 @@ def _facts(exchange: Exchange, asked: TurnRequest, start: StartTurn) -> Facts:
         label=exchange.request_id if asked.label is None else asked.label,
         conversation=start.conversation,
         include_usage=asked.include_usage,
-    )
-
-
-def _timing(accepted_ms: float, total_ms: float, ended: TurnEnded) -> str:
-    """Say where the time went: until the turn was accepted, in the model queue, provider and store, altogether."""
-    timings = ended.timings
-    return (
-        f"gateway;dur={accepted_ms:.1f}, queue;dur={timings.queued_ms:.1f}, "
-        f"provider;dur={timings.total_ms:.1f}, store;dur={ended.store_ms:.1f}, total;dur={total_ms:.1f}"
     )

@@ -19,7 +19,7 @@ class Exchange:
     """A request and what is known of it so far.
 
     Attributes:
-        tail: What follows the route's path, decoded; empty for a route without a variable part.
+        tail: The variable part of the path, decoded; empty for a route without one.
         began_s: On the monotonic clock.
         principal: `None` until the credential was accepted.
         turn: The turn it started; empty until then.
@@ -94,7 +94,7 @@ class Endpoint(NamedTuple):
     """A route.
 
     Attributes:
-        path: Exact, or with a last segment `{…}` that takes the whole rest, slashes included.
+        path: Exact, or with one variable part: `{…}` is an id, a last `{+…}` takes the whole rest, slashes included.
         label: What logs and metrics count it under: a dialect that runs turns, or what else it is for.
 
     """

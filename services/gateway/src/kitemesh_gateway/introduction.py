@@ -26,6 +26,11 @@ does; a credential that is not valid is refused everywhere.
 **Fields** that are not listed here are ignored, misspelt ones too. One that is listed is honoured or refused, never
 dropped, and everything that is wrong with a request is told at once.
 
-**Not yet**, and refused with `request.unsupported`: tools and their results, images, files and audio, more than one
-choice, `logprobs`, a `response_format` other than text, durable turns, `Idempotency-Key` and `Last-Event-ID`.
+**Tools** of the agent run here. Those of the request are the caller's: their calls are returned as `tool_calls`, and
+their results come back as `tool` messages. Calls that wait for a person are returned as `tool_calls` too, beside
+`kitemesh.approval_id`: they are not to be run but to be decided, with `POST /v1/chat/resume` or
+`POST /v1/approvals/{id}/decide`, until `kitemesh.expires_at`.
+
+**Not yet**, and refused with `request.unsupported`: images, files and audio, more than one choice, `logprobs`, a
+`response_format` other than text, `strict` tools, durable turns, `Idempotency-Key` and `Last-Event-ID`.
 """.strip()

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -15,16 +16,16 @@ from kitemesh_contracts.errors import (
     MEANINGS,
     BadRequest,
     ErrorCode,
-    ErrorInfo,
     KitemeshError,
     NotFound,
     Unavailable,
 )
 from kitemesh_contracts.headers import RETRY_AFTER, SHOULD_RETRY
-from kitemesh_gateway.dialects.base import RETRIED, Mistakes
+from kitemesh_gateway.dialects.base import FINAL, RETRIED, Mistakes
 from kitemesh_gateway.exchange import Endpoint, Exchange
 from kitemesh_gateway.outflow import Outflow, Stragglers
 from kitemesh_gateway.routing import Found, Router
+from kitemesh_gateway.watches import TurnFailed
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.metrics import HTTP_DURATION, HTTP_REFUSALS, HTTP_REQUESTS
 
@@ -133,10 +134,10 @@ class Funnel:
         _REFUSED[error.code]()
         message = _INTERNAL if status == MEANINGS[ErrorCode.INTERNAL].status else error.message
         param = error.param if isinstance(error, Mistakes) else None
-        info = ErrorInfo(code=error.code, message=message, retry_after_s=error.retry_after_s)
+        info = msgspec.structs.replace(error.info(), message=message)
         # What was never begun, or failed, is no conversation to go on with.
         exchange.conversation = ""
-        told = exchange.dialect.refusal(info, request_id=exchange.request_id, param=param)
+        told = exchange.dialect.refusal(info, request_id=exchange.request_id, param=param, path=exchange.request.path)
         response = exchange.respond(told.body, told.content_type, status=status)
         if status == _UNAUTHORIZED:
             response.headers["WWW-Authenticate"] = "Bearer"
@@ -144,8 +145,7 @@ class Funnel:
             response.headers[RETRY_AFTER] = str(math.ceil(error.retry_after_s or DEFAULT_RETRY_S))
         if error.code is ErrorCode.REQUEST_METHOD:
             response.headers["Allow"] = ", ".join(allowed)
-        if error.code is ErrorCode.TURN_CANCELLED:
-            # Clients repeat a bare 409, and so would bring back what somebody stopped.
+        if error.code in FINAL or (isinstance(error, TurnFailed) and error.has_acted):
             response.headers[SHOULD_RETRY] = "false"
         if error.code is ErrorCode.DRAINING or not exchange.request.content.is_eof():
             # What is left of a refused body must not be read as the next request.

@@ -1,44 +1,54 @@
 """`/openapi.json`, generated from the models that validate and the structs that are encoded. Pure."""
 
 import re
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from kitemesh_contracts.errors import MEANINGS, ErrorCode
-from kitemesh_contracts.headers import (
-    CONVERSATION_ID,
-    EXECUTION_ID,
-    REQUEST_ID,
-    RETRY_AFTER,
-    SERVER_TIMING,
-    SHOULD_RETRY,
-)
+from kitemesh_contracts.headers import CONVERSATION_ID, EXECUTION_ID, SERVER_TIMING
+from kitemesh_gateway import openapi_native
 from kitemesh_gateway.advice import ADVICE
-from kitemesh_gateway.dialects.base import JSON, RETRIED
+from kitemesh_gateway.dialects.base import JSON
 from kitemesh_gateway.dialects.completions_answers import Chunk, Completion, ModelList, ModelOut
 from kitemesh_gateway.dialects.completions_errors import CODES, ErrorEnvelope
 from kitemesh_gateway.dialects.completions_models import ChatRequest
+from kitemesh_gateway.dialects.completions_resume import ResumeRequest
 from kitemesh_gateway.introduction import INTRODUCTION
-
-Schema = dict[str, Any]
+from kitemesh_gateway.openapi_parts import AUTH_CODES, NAMED, REF, Schema, content, headers_of, lookup, refusals
 
 _ATTRIBUTE: Final = re.compile(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", re.MULTILINE)
-_REF: Final = "#/components/schemas/{name}"
-_NAMED: Final[Mapping[str, str]] = {
-    REQUEST_ID: "The client's, if it is 1 to 255 of A-Z, a-z, 0-9, _, = and -; else generated.",
-}
 _HEADERS: Final[Mapping[str, str]] = {
-    **_NAMED,
+    **NAMED,
     EXECUTION_ID: "The turn; also on the answer that tells its failure.",
     CONVERSATION_ID: "The conversation, when one is kept.",
     SERVER_TIMING: "Where the time went, in milliseconds.",
 }
-_AUTH_CODES: Final = (ErrorCode.CREDENTIAL_INVALID, ErrorCode.STORE_DOWN, ErrorCode.DRAINING)
-_NEVER_IN_CHAT: Final = frozenset({ErrorCode.ROUTE_UNKNOWN, ErrorCode.REQUEST_METHOD})
+_NEVER_IN_CHAT: Final = frozenset(
+    {
+        ErrorCode.ROUTE_UNKNOWN,
+        ErrorCode.REQUEST_METHOD,
+        ErrorCode.EXECUTION_UNKNOWN,
+        ErrorCode.APPROVAL_UNKNOWN,
+        ErrorCode.APPROVAL_DECIDED,
+        ErrorCode.APPROVAL_GONE,
+        ErrorCode.TOOL_ARGUMENTS,
+        ErrorCode.TOOL_TIMEOUT,
+        ErrorCode.TOOL_CHANGED,
+        ErrorCode.TOOL_DENIED,
+        ErrorCode.TOOL_BLOCKED,
+        ErrorCode.TOOL_CANCELLED,
+        ErrorCode.TOOL_UNCERTAIN,
+    },
+)
 _CHAT_CODES: Final = tuple(code for code in ADVICE if code not in _NEVER_IN_CHAT)
+_RESUME_CODES: Final = (
+    *(code for code in _CHAT_CODES if not code.startswith("conversation.")),
+    ErrorCode.APPROVAL_UNKNOWN,
+    ErrorCode.APPROVAL_DECIDED,
+    ErrorCode.APPROVAL_GONE,
+)
 
 
 def document(version: str) -> Schema:
@@ -55,10 +65,11 @@ def document(version: str) -> Schema:
         "security": [{"key": []}, {}],
         "paths": {
             "/v1/chat/completions": {"post": _chat()},
-            "/v1/models": {"get": _lookup("listModels", "List the models", "ModelList", _AUTH_CODES)},
+            "/v1/chat/resume": {"post": _resume()},
+            "/v1/models": {"get": lookup("listModels", "List the models", "ModelList", AUTH_CODES)},
             "/v1/models/{id}": {
                 "get": {
-                    **_lookup("getModel", "Describe a model", "ModelOut", (*_AUTH_CODES, ErrorCode.MODEL_UNKNOWN)),
+                    **lookup("getModel", "Describe a model", "ModelOut", (*AUTH_CODES, ErrorCode.MODEL_UNKNOWN)),
                     "parameters": [
                         {
                             "name": "id",
@@ -70,6 +81,7 @@ def document(version: str) -> Schema:
                     ],
                 },
             },
+            **openapi_native.paths(),
         },
         "x-error-codes": [
             {
@@ -88,11 +100,13 @@ def document(version: str) -> Schema:
 
 
 def _schemas() -> Schema:
-    request = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas: Schema = request.pop("$defs", {})
-    schemas["ChatRequest"] = request
-    structs = (Completion, Chunk, ErrorEnvelope, ModelList, ModelOut)
-    _, answers = msgspec.json.schema_components(structs, ref_template=_REF)
+    schemas: Schema = {}
+    for body in (ChatRequest, ResumeRequest, *openapi_native.BODIES):
+        request = body.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(request.pop("$defs", {}))
+        schemas[body.__name__] = request
+    structs = (Completion, Chunk, ErrorEnvelope, ModelList, ModelOut, *openapi_native.STRUCTS)
+    _, answers = msgspec.json.schema_components(structs, ref_template=REF)
     for schema in answers.values():
         _spread(schema)
         _drop_blank(schema)
@@ -104,7 +118,8 @@ def _spread(schema: Schema) -> None:
     summary, _, attributes = schema.get("description", "").partition("Attributes:")
     schema["description"] = summary.strip()
     for name, text in _ATTRIBUTE.findall(attributes):
-        schema["properties"][name]["description"] = " ".join(text.split())
+        # A name that Python keeps to itself is written with a line behind it.
+        schema["properties"][name.rstrip("_")]["description"] = " ".join(text.split())
 
 
 def _drop_blank(schema: Schema) -> None:
@@ -115,60 +130,45 @@ def _drop_blank(schema: Schema) -> None:
 
 
 def _chat() -> Schema:
+    return _run(
+        "createChatCompletion",
+        "Run a chat turn",
+        "With `stream` the answer is server-sent events: each has an `id` line and one `data` line, a comment "
+        "breaks every silence of 15 s, and `[DONE]` is the last one. A stream that could not finish ends with an "
+        "error object and without `[DONE]`.",
+        "ChatRequest",
+        _CHAT_CODES,
+    )
+
+
+def _resume() -> Schema:
+    return _run(
+        "resumeChatCompletion",
+        "Decide held tool calls",
+        "The approved calls run exactly as they were held, every other one is denied, and the answer is what the turn "
+        "says then; it may hold again. The same decision once more gives the same answer. The turn goes on whether "
+        "its client stays or not.",
+        "ResumeRequest",
+        _RESUME_CODES,
+    )
+
+
+def _run(name: str, summary: str, description: str, body: str, codes: Sequence[ErrorCode]) -> Schema:
+    """Describe an operation that answers with what a turn says."""
     return {
-        "summary": "Run a chat turn",
-        "description": (
-            "With `stream` the answer is server-sent events: each has an `id` line and one `data` line, a comment "
-            "breaks every silence of 15 s, and `[DONE]` is the last one. A stream that could not finish ends with an "
-            "error object and without `[DONE]`."
-        ),
-        "operationId": "createChatCompletion",
-        "requestBody": {"required": True, "content": _content(JSON, "ChatRequest")},
+        "summary": summary,
+        "description": description,
+        "operationId": name,
+        "requestBody": {"required": True, "content": content(JSON, body)},
         "responses": {
             "200": {
                 "description": "The answer",
-                "headers": _headers(_HEADERS),
+                "headers": headers_of(_HEADERS),
                 "content": {
-                    **_content(JSON, "Completion"),
-                    **_content("text/event-stream", "Chunk"),
+                    **content(JSON, "Completion"),
+                    **content("text/event-stream", "Chunk"),
                 },
             },
-            **_refusals(_CHAT_CODES),
+            **refusals(codes),
         },
     }
-
-
-def _lookup(name: str, summary: str, schema: str, codes: tuple[ErrorCode, ...]) -> Schema:
-    return {
-        "summary": summary,
-        "operationId": name,
-        "responses": {
-            "200": {"description": "The answer", "headers": _headers(_NAMED), "content": _content(JSON, schema)},
-            **_refusals(codes),
-        },
-    }
-
-
-def _refusals(codes: tuple[ErrorCode, ...]) -> Schema:
-    refusals: Schema = {}
-    for status in sorted({MEANINGS[code].status for code in codes}):
-        told = dict.fromkeys(CODES.get(code, code.value) for code in codes if MEANINGS[code].status == status)
-        refusal: Schema = {
-            "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in told)}",
-            "content": _content(JSON, "ErrorEnvelope"),
-        }
-        headers = dict(_NAMED)
-        if status in RETRIED:
-            headers[RETRY_AFTER] = "Seconds after which a retry may succeed."
-        if any(MEANINGS[code].outcome == "cancelled" for code in codes if MEANINGS[code].status == status):
-            headers[SHOULD_RETRY] = "`false` where a retry would bring back what somebody stopped."
-        refusals[str(status)] = {**refusal, "headers": _headers(headers)}
-    return refusals
-
-
-def _content(media: str, schema: str) -> Schema:
-    return {media: {"schema": {"$ref": _REF.format(name=schema)}}}
-
-
-def _headers(described: Mapping[str, str]) -> Schema:
-    return {name: {"description": text, "schema": {"type": "string"}} for name, text in described.items()}

@@ -4,23 +4,27 @@ It knows what a turn's events mean for its watch, and nothing of HTTP or of dial
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
 
 from kitemesh_contracts import subjects
 from kitemesh_contracts.codec import RELAYED, decode
-from kitemesh_contracts.commands import Parcel, StartTurn
+from kitemesh_contracts.commands import Parcel
 from kitemesh_contracts.deltas import Frame, TurnEnded
 from kitemesh_contracts.errors import MEANINGS, ContractViolation, ErrorCode, ErrorInfo, KitemeshError, Unavailable
-from kitemesh_gateway.watches import LOST, TIMED_OUT, Sink, Watch, ended_from
+from kitemesh_gateway.attempts import ANSWERED
+from kitemesh_gateway.watches import LOST, TIMED_OUT, Sink, Watch, Watched
 from kitemesh_gateway.withdrawals import Withdrawals
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.execution_stores import Holds, LiveTurn, LiveTurns
 from kitemesh_runtime.metrics import FRAMES_LOST, FRAMES_RELAYED
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Turns
+from kitemesh_runtime.stored_endings import ended_from, held_from
+from kitemesh_runtime.stores import TurnRecord
 
 TICK_S: Final = 0.5
 LOOKS_AT_ONCE: Final = 16
@@ -40,18 +44,23 @@ class Relay:
     Args:
         bus: Carries frames and closing events.
         parcels: Fetch what was too large to travel.
-        turns: Where ended turns are stored.
+        turns: Where turns are stored that have ended, or outlive their messages.
+        holds: What they wait for.
         clock: Time.
+
+    Attributes:
+        withdrawals: The turns that are to stop.
 
     """
 
-    def __init__(self, bus: Bus, parcels: Parcels, turns: Turns, clock: Clock) -> None:
+    def __init__(self, bus: Bus, parcels: Parcels, turns: LiveTurns, holds: Holds, clock: Clock) -> None:
         self._bus: Final = bus
         self._parcels: Final = parcels
         self._turns: Final = turns
+        self._holds: Final = holds
         self._clock: Final = clock
-        self._open: dict[str, Watch] = {}
-        self._withdrawals: Final = Withdrawals(bus, clock)
+        self._open: dict[str, tuple[Watch, ...]] = {}
+        self.withdrawals: Final = Withdrawals(bus, clock)
         self._to_look_up: asyncio.Queue[Watch] = asyncio.Queue()
         self._fetches: set[asyncio.Task[None]] = set()
         self._relayed = 0
@@ -65,30 +74,65 @@ class Relay:
         self._bus.on_reconnect(self._on_reconnect)
         await self._bus.barrier()
 
-    def open(self, start: StartTurn, sink: Sink) -> Watch:
+    def open(self, turn: Watched, sink: Sink) -> Watch:
         """Watch a turn; called before its start is published."""
-        watch = Watch(start, sink, self._clock.monotonic())
-        self._open[start.turn] = watch
+        watch = Watch(turn, sink, self._clock.monotonic())
+        self._open[turn.turn] = (*self._open.get(turn.turn, ()), watch)
         return watch
 
-    def close(self, watch: Watch) -> None:
-        """Stop watching; a closed turn may be closed again."""
-        self._open.pop(watch.start.turn, None)
+    @asynccontextmanager
+    async def attached(self, turn: Watched, sink: Sink) -> AsyncIterator[Watch]:
+        """Watch a turn that another gateway may be told of; once inside, nothing that is published is missed."""
+        subscription = await self._bus.subscribe(subjects.live_turn(turn.turn), self._on_message)
+        watch = self.open(turn, sink)
+        try:
+            await self._bus.barrier()
+            yield watch
+        finally:
+            self.close(watch)
+            await subscription.stop()
+
+    def look(self, watch: Watch) -> None:
+        """Look for the turn in the store now: what it said may have been said before anybody listened."""
+        watch.looking = True
+        self._to_look_up.put_nowait(watch)
+
+    def find(self, tenant: str, turn: str) -> Watch | None:
+        """Return the open watch of a tenant's turn that lives for its client here, else any, if there is one."""
+        watches = [watch for watch in self._open.get(turn, ()) if watch.turn.tenant == tenant]
+        return next((watch for watch in watches if not watch.turn.durable), watches[0] if watches else None)
+
+    def close(self, watch: Watch) -> bool:
+        """Stop watching; tell whether it was open. A closed watch may be closed again."""
+        turn = watch.turn.turn
+        watches = self._open.get(turn, ())
+        if watch not in watches:
+            return False
+        left = tuple(each for each in watches if each is not watch)
+        if left:
+            self._open[turn] = left
+        else:
+            del self._open[turn]
+        return True
 
     def withdraw(self, watch: Watch, reason: str) -> None:
-        """Stop watching a turn whose answer nobody wants, and stop the turn."""
-        if self._open.pop(watch.start.turn, None) is not None:
-            self._withdrawals.add(watch.start, reason)
+        """Stop watching a turn whose answer nobody wants, and stop the turn if it lives for its client."""
+        if self.close(watch) and not watch.turn.durable:
+            self.withdrawals.add(watch.turn, reason, disconnect=True)
 
     def withdraw_all(self, error: ErrorInfo) -> None:
         """End every open turn from here with an explicit error."""
-        for watch in list(self._open.values()):
+        for watch in self.watches():
             self.withdraw(watch, error.message)
-            watch.sink.fail(watch.place_after(), error)
+            watch.sink.fail(watch.place_after(), error, has_acted=watch.has_acted())
+
+    def cancel(self, watch: Watch, reason: str) -> None:
+        """Have a turn stopped, whatever its client wants; its closing event tells the client."""
+        self.withdrawals.add(watch.turn, reason, disconnect=False)
 
     def watches(self) -> Iterable[Watch]:
-        """Return the open turns."""
-        return tuple(self._open.values())
+        """Return the open watches."""
+        return tuple(watch for watches in self._open.values() for watch in watches)
 
     async def run(self) -> None:
         """Do what time demands, for ever."""
@@ -99,20 +143,19 @@ class Relay:
     def tick(self) -> None:
         """Do what is due now."""
         now_s = self._clock.monotonic()
-        self._withdrawals.tick(now_s)
+        self.withdrawals.tick(now_s)
         if self._relayed:
             # Counted here rather than frame by frame: the counter's lock costs more than the frame.
             FRAMES_RELAYED.inc(self._relayed)
             self._relayed = 0
-        for watch in list(self._open.values()):
+        for watch in self.watches():
             match watch.due(now_s):
                 case None:
                     pass
                 case "settle":
                     self._settle(watch)
                 case "look":
-                    watch.looking = True
-                    self._to_look_up.put_nowait(watch)
+                    self.look(watch)
                 case "timed_out":
                     self._give_up(watch, TIMED_OUT)
                 case "lost":
@@ -131,39 +174,55 @@ class Relay:
         await asyncio.gather(*(self._look(watch) for watch in batch))
 
     async def _look(self, watch: Watch) -> None:
-        start = watch.start
+        turn = watch.turn
         try:
-            record = await self._turns.get(start.tenant, start.turn)
+            found = await self._turns.get(turn.tenant, turn.turn)
+            ended = ended_from(found) if isinstance(found, TurnRecord) else await self._held(found, turn.after_step)
         except KitemeshError as exc:
-            log.warning("turn.not_looked_up", turn=start.turn, code=exc.code)
+            log.warning("turn.not_looked_up", turn=turn.turn, code=exc.code)
         else:
-            if record is not None and watch.ended is None and start.turn in self._open:
-                log.info("turn.found", turn=start.turn)
-                watch.ended = ended_from(record)
+            if ended is not None and watch.ended is None and self._is_open(watch):
+                log.info("turn.found", turn=turn.turn)
+                watch.on_found(ended)
                 self._settle(watch)
+            elif found is not None:
+                watch.on_found_live()
         finally:
             watch.looking = False
 
+    async def _held(self, found: LiveTurn | None, after_step: int) -> TurnEnded | None:
+        """Return the closing event of a turn that waits for a person, on a step behind `after_step`."""
+        if found is None or found.status != "held" or found.hold is None:
+            return None
+        hold = await self._holds.get(found.tenant, found.hold)
+        if hold is None or hold.status != "open" or hold.step <= after_step:
+            return None
+        return held_from(found, hold)
+
+    def _is_open(self, watch: Watch) -> bool:
+        return watch in self._open.get(watch.turn.turn, ())
+
     def _on_reconnect(self) -> None:
-        for watch in self._open.values():
+        for watch in self.watches():
             watch.on_reconnect()
 
     def _on_message(self, subject: str, payload: bytes) -> None:
         try:
             _, turn, step, attempt = subjects.parse_live(subject)
-            watch = self._open.get(turn)
-            if watch is None:
-                if turn in self._withdrawals and not isinstance(decode(RELAYED, payload), Frame):
-                    self._withdrawals.settle(turn)
+            watches = self._open.get(turn)
+            if watches is None:
+                if turn in self.withdrawals and not isinstance(late := decode(RELAYED, payload), Frame):
+                    self.withdrawals.settle(late, turn)
                 return
             message = decode(RELAYED, payload)
         except ContractViolation as exc:
             log.warning("frame.refused", reason=exc.message)
             return
-        if isinstance(message, Parcel):
-            self._fetch(watch, step, attempt, payload)
-        else:
-            self._take(watch, step, attempt, message)
+        for watch in watches:
+            if isinstance(message, Parcel):
+                self._fetch(watch, step, attempt, payload)
+            else:
+                self._take(watch, step, attempt, message)
 
     def _take(self, watch: Watch, step: int, attempt: int, message: Frame | TurnEnded) -> None:
         try:
@@ -176,26 +235,26 @@ class Relay:
                 self._settle(watch)
         except Exception:
             # The read loop serves everybody: one broken turn must not end it.
-            log.exception("turn.crashed", turn=watch.start.turn)
+            log.exception("turn.crashed", turn=watch.turn.turn)
             self._give_up(watch, _CRASHED)
 
     def _fetch(self, watch: Watch, step: int, attempt: int, payload: bytes) -> None:
         async def fetch() -> None:
             give_up_at_s = self._clock.monotonic() + FETCH_S
-            while watch.start.turn in self._open:
+            while self._is_open(watch):
                 try:
                     message: Frame | TurnEnded = await self._parcels.unpack(RELAYED, payload)
                 except Unavailable as exc:
-                    log.warning("parcel.delayed", turn=watch.start.turn, code=exc.code)
+                    log.warning("parcel.delayed", turn=watch.turn.turn, code=exc.code)
                     if self._clock.monotonic() >= give_up_at_s:
                         self._give_up(watch, LOST)
                     else:
                         await asyncio.sleep(FETCH_AGAIN_S)
                 except KitemeshError as exc:
-                    log.warning("parcel.lost", turn=watch.start.turn, code=exc.code)
+                    log.warning("parcel.lost", turn=watch.turn.turn, code=exc.code)
                     self._give_up(watch, LOST)
                 else:
-                    if watch.start.turn in self._open:
+                    if self._is_open(watch):
                         self._take(watch, step, attempt, message)
                     return
 
@@ -204,27 +263,28 @@ class Relay:
         task.add_done_callback(self._fetches.discard)
 
     def _settle(self, watch: Watch) -> None:
-        """End a turn with its closing event."""
+        """End a watch with its turn's closing event."""
         ended = watch.ended
         assert ended is not None  # noqa: S101  only ended turns are settled
         self.close(watch)
-        if ended.outcome != "completed":
+        self.withdrawals.settle(ended, watch.turn.turn)
+        if ended.outcome not in ANSWERED:
             error = ended.error
             if error is None or MEANINGS[error.code].status == MEANINGS[ErrorCode.INTERNAL].status:
                 # Internal texts stay inside.
                 error = _FAILED
-            watch.sink.fail(watch.place_after(), error)
+            watch.sink.fail(watch.place_after(), error, has_acted=watch.has_acted())
             return
         if watch.shown.broken:
             FRAMES_LOST.inc()
         rest = watch.shown.rest(ended)
         if rest is None:
-            log.warning("turn.diverged", turn=watch.start.turn, attempt=ended.attempt)
-            watch.sink.fail(watch.place_after(), LOST)
+            log.warning("turn.diverged", turn=watch.turn.turn, attempt=ended.attempt)
+            watch.sink.fail(watch.place_after(), LOST, has_acted=watch.has_acted())
         else:
             watch.sink.end(ended, rest)
 
     def _give_up(self, watch: Watch, error: ErrorInfo) -> None:
-        log.warning("turn.given_up", turn=watch.start.turn, code=error.code)
+        log.warning("turn.given_up", turn=watch.turn.turn, code=error.code)
         self.withdraw(watch, error.message)
-        watch.sink.fail(watch.place_after(), error)
+        watch.sink.fail(watch.place_after(), error, has_acted=watch.has_acted())

@@ -24,6 +24,11 @@ class GatewaySettings(Settings):
     anonymous_agent: str = Field(
         "", description="Agent that answers requests without a credential where they name none.", pattern=_ID_OR_EMPTY
     )
+    anonymous_scopes: str = Field(
+        "chat",
+        description="What requests without a credential may do: chat, approve, admin, separated by commas.",
+        pattern=r"^(chat|approve|admin)(,(chat|approve|admin))*$",
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024, description="Largest request body.")] = (
         1024 * 1024
     )

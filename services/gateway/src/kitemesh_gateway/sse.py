@@ -11,7 +11,7 @@ from aiohttp import HttpVersion11, web
 
 from kitemesh_contracts.deltas import Delta, TurnEnded
 from kitemesh_contracts.errors import ErrorInfo
-from kitemesh_gateway.dialects.base import Encoder, Place
+from kitemesh_gateway.dialects.base import Encoder, Place, Rest
 from kitemesh_gateway.outflow import TICK_S, Outflow, Stragglers
 from kitemesh_gateway.watches import TurnFailed
 from kitemesh_runtime.clock import Clock
@@ -35,6 +35,7 @@ class Stream:
         "_encoder",
         "_failure",
         "_first",
+        "_has_acted",
         "_kept",
         "_max_unsent",
         "_outflow",
@@ -57,6 +58,7 @@ class Stream:
         self._done: asyncio.Future[None] = loop.create_future()
         self._kept = b""
         self._failure: tuple[Place, ErrorInfo] | None = None
+        self._has_acted = False
         self._outflow: Outflow | None = None
         self._chunked = True
         self._started = False
@@ -68,12 +70,14 @@ class Stream:
     def show(self, place: Place, items: tuple[Delta, ...]) -> None:
         """Send the events of one frame."""
         data = self._encoder.delta(place, items)
+        if not data:
+            return
         if not self._started:
             self._started = True
             data = self._encoder.start() + data
         self._send(data)
 
-    def end(self, ended: TurnEnded, rest: tuple[Delta, ...]) -> None:
+    def end(self, ended: TurnEnded, rest: tuple[Rest, ...]) -> None:
         """Send what is missing and the end."""
         data = self._encoder.end(ended, rest)
         if not self._started:
@@ -82,9 +86,10 @@ class Stream:
         self._send(data)
         self._finish()
 
-    def fail(self, place: Place, error: ErrorInfo) -> None:
+    def fail(self, place: Place, error: ErrorInfo, *, has_acted: bool) -> None:
         """Send the error, or keep it for a status line that was not sent yet."""
         self.failed = True
+        self._has_acted = has_acted
         if self._outflow is None and not self._kept:
             self._failure = (place, error)
         else:
@@ -102,7 +107,7 @@ class Stream:
         """
         await self._first
         if self._failure is not None:
-            raise TurnFailed(self._failure[1])
+            raise TurnFailed(self._failure[1], has_acted=self._has_acted)
 
     def attach(self, transport: asyncio.Transport, *, chunked: bool, now_s: float) -> None:
         """Take over the connection after the status line, and send what was kept."""

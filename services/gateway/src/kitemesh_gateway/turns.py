@@ -4,26 +4,26 @@ A turn is watched before its start is published, so that its first event cannot 
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
 
 from kitemesh_contracts import subjects
 from kitemesh_contracts.commands import Route, StartTurn
-from kitemesh_contracts.deltas import Delta, TurnEnded
 from kitemesh_contracts.errors import (
     BadRequest,
     Busy,
     ErrorCode,
-    ErrorInfo,
     NotFound,
     Unavailable,
 )
 from kitemesh_contracts.headers import start_msg_id
 from kitemesh_gateway.auth import Principal
-from kitemesh_gateway.dialects.base import Place, TurnRequest
+from kitemesh_gateway.dialects.base import Mistake, Mistakes, TurnRequest
 from kitemesh_gateway.relay import Relay
-from kitemesh_gateway.watches import Sink, TurnFailed, Watch
+from kitemesh_gateway.watches import Sink, Watch, Watched
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.clock import Clock
@@ -53,40 +53,6 @@ def model_unknown(model: str) -> NotFound:
     shown = model if len(model) <= SHOWN_MODEL_CHARS else model[:SHOWN_MODEL_CHARS] + "…"
     message = f"The model {shown!r} does not exist, or is not available to this key; GET /v1/models lists what is"
     return NotFound(ErrorCode.MODEL_UNKNOWN, message)
-
-
-class Whole:
-    """Waits for an answer that is not streamed."""
-
-    def __init__(self) -> None:
-        self._done: asyncio.Future[TurnEnded | ErrorInfo] = asyncio.get_running_loop().create_future()
-
-    def show(self, place: Place, items: tuple[Delta, ...]) -> None:
-        """Ignore what the closing event repeats."""
-
-    def end(self, ended: TurnEnded, rest: tuple[Delta, ...]) -> None:  # noqa: ARG002  the closing event has it all
-        """Take the answer."""
-        self._finish(ended)
-
-    def fail(self, place: Place, error: ErrorInfo) -> None:  # noqa: ARG002  nothing was shown
-        """Take the failure."""
-        self._finish(error)
-
-    async def answer(self) -> TurnEnded:
-        """Return the closing event.
-
-        Raises:
-            TurnFailed: There is no complete answer.
-
-        """
-        done = await self._done
-        if isinstance(done, ErrorInfo):
-            raise TurnFailed(done)
-        return done
-
-    def _finish(self, done: TurnEnded | ErrorInfo) -> None:
-        if not self._done.done():
-            self._done.set_result(done)
 
 
 class Turns:
@@ -129,7 +95,7 @@ class Turns:
 
         Raises:
             NotFound: The model does not exist, or not for this principal.
-            BadRequest: Its agent wants what this version does not do.
+            BadRequest: Its agent wants what this version does not do, or the request's tools do not fit the agent's.
 
         """
         catalog = self._catalog.current
@@ -139,8 +105,10 @@ class Turns:
             raise model_unknown(request.model) from None
         if not principal.allows(request.model):
             raise model_unknown(request.model)
-        if route.agent is not None and catalog.agents[route.agent].mode == "durable":
+        agent = None if route.agent is None else catalog.agents[route.agent]
+        if agent is not None and agent.mode == "durable":
             raise BadRequest(ErrorCode.REQUEST_UNSUPPORTED, "The agent's mode, durable, is not supported yet")
+        _check_tools(request, () if agent is None else agent.tools)
         return route
 
     def accept(self, principal: Principal, request: TurnRequest, route: Route) -> StartTurn:
@@ -151,11 +119,7 @@ class Turns:
             Busy: Too many turns are open here.
 
         """
-        if not self._store_state.is_up:
-            message = "The store does not answer; no new turns are taken"
-            raise Unavailable(ErrorCode.STORE_DOWN, message, retry_after_s=RETRY_S)
-        if len(self._relay) >= self._max_open:
-            raise Busy(ErrorCode.QUEUE_FULL, "Too many turns are open", retry_after_s=RETRY_S)
+        self.admit()
         fresh = request.keep and request.conversation is None
         return StartTurn(
             turn=self._clock.new_id(),
@@ -172,7 +136,39 @@ class Turns:
             fresh=fresh,
             sampling=request.sampling,
             stream=request.stream,
+            tools=request.tools,
+            tool_choice=request.tool_choice,
+            parallel_calls=request.parallel_calls,
         )
+
+    def admit(self) -> None:
+        """Refuse what would only fail.
+
+        Raises:
+            Unavailable: The store is known to be down.
+            Busy: Too many turns are open here.
+
+        """
+        if not self._store_state.is_up:
+            message = "The store does not answer; no new turns are taken"
+            raise Unavailable(ErrorCode.STORE_DOWN, message, retry_after_s=RETRY_S)
+        if len(self._relay) >= self._max_open:
+            raise Busy(ErrorCode.QUEUE_FULL, "Too many turns are open", retry_after_s=RETRY_S)
+
+    @asynccontextmanager
+    async def running(self, start: StartTurn, sink: Sink) -> AsyncIterator[None]:
+        """Run a turn while inside; one that still runs at the end is stopped.
+
+        Raises:
+            Busy: The queue is full; nothing was run.
+            Unavailable: The bus or the store did not answer in time; the turn is withdrawn in case it began.
+
+        """
+        watch = await self.begin(start, sink)
+        try:
+            yield
+        finally:
+            self._relay.withdraw(watch, CLIENT_GONE)
 
     async def begin(self, start: StartTurn, sink: Sink) -> Watch:
         """Watch a turn and hand it to the cluster.
@@ -182,7 +178,7 @@ class Turns:
             Unavailable: The bus or the store did not answer in time; the turn is withdrawn in case it began.
 
         """
-        watch = self._relay.open(start, sink)
+        watch = self._relay.open(self._watched(start), sink)
         try:
             await guard("gw.after_publish", self._publish(start))
             await reach("gw.after_publish")
@@ -193,10 +189,6 @@ class Turns:
             self._relay.withdraw(watch, CLIENT_GONE if isinstance(exc, asyncio.CancelledError) else "it did not begin")
             raise
         return watch
-
-    def finish(self, watch: Watch) -> None:
-        """Forget a turn whose client has its answer or its error; one that still runs is stopped."""
-        self._relay.withdraw(watch, CLIENT_GONE)
 
     async def renew_locks(self) -> None:
         """Keep the conversations of open turns locked, for ever."""
@@ -210,11 +202,13 @@ class Turns:
         due = [
             (watch, conversation)
             for watch in self._relay.watches()
-            if (conversation := watch.start.conversation) is not None and now_s - watch.renewed_s >= RENEW_EVERY_S
+            if (conversation := watch.turn.conversation) is not None
+            and not watch.turn.durable
+            and now_s - watch.renewed_s >= RENEW_EVERY_S
         ]
         results = await asyncio.gather(
             *(
-                self._conversations.renew(watch.start.tenant, conversation, watch.start.turn)
+                self._conversations.renew(watch.turn.tenant, conversation, watch.turn.turn)
                 for watch, conversation in due
             ),
             return_exceptions=True,
@@ -227,6 +221,19 @@ class Turns:
                 watch.renewed_s = now_s
         if failed:
             log.warning("lock.not_renewed", turns=len(failed), reason=str(failed[0]))
+
+    def _watched(self, start: StartTurn) -> Watched:
+        agent = self._catalog.current.agents.get(start.route.agent or "")
+        return Watched(
+            turn=start.turn,
+            tenant=start.tenant,
+            budget_s=start.budget_s,
+            stream=start.stream,
+            conversation=start.conversation,
+            fresh=start.fresh,
+            acts=agent is not None and bool(agent.tools),
+            model=start.route.requested,
+        )
 
     async def _publish(self, start: StartTurn) -> None:
         payload = pack_small(start)
@@ -244,3 +251,21 @@ class Turns:
                 return await self._parcels.pack(start.tenant, start)
         except TimeoutError as exc:
             raise Unavailable(ErrorCode.STORE_DOWN, "The store does not answer", retry_after_s=RETRY_S) from exc
+
+
+def _check_tools(request: TurnRequest, own: Sequence[str]) -> None:
+    """Refuse tools that do not go together with the agent's own.
+
+    Raises:
+        Mistakes: With everything that is wrong.
+
+    """
+    mistakes = [
+        Mistake("tools", f"{tool.name} is the name of one of the agent's own tools")
+        for tool in request.tools
+        if tool.name in own
+    ]
+    if request.tool_choice == "required" and not (request.tools or own):
+        mistakes.append(Mistake("tool_choice", "needs a tool"))
+    if mistakes:
+        raise Mistakes(mistakes)

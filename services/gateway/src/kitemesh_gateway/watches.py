@@ -5,18 +5,20 @@ Time is passed in. A watch says what is due; the relay does it.
 
 from typing import Final, Literal, Protocol
 
-from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.content import AssistantMessage
+from msgspec import Struct
+from msgspec.structs import replace
+
 from kitemesh_contracts.deltas import Delta, Frame, TurnEnded
-from kitemesh_contracts.errors import ErrorCode, ErrorInfo, KitemeshError
+from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo, KitemeshError
 from kitemesh_gateway.attempts import Shown
-from kitemesh_gateway.dialects.base import Place
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_gateway.dialects.base import Place, Rest
 
 SETTLE_S: Final = 1.0
 """How long the closing event waits for frames that it overtook."""
 LOOK_S: Final = 15.0
 """Silence after which the stored turn is looked for."""
+LOOK_DURABLE_S: Final = 2.0
+"""The same for a turn that somebody else may have had go on: its events may then go to nobody."""
 LOST_S: Final = 45.0
 """Silence after which a turn that somebody worked on, or whose closing event may be gone, is given up."""
 BUDGET_MARGIN_S: Final = 5.0
@@ -25,14 +27,67 @@ BUDGET_MARGIN_S: Final = 5.0
 TIMED_OUT: Final = ErrorInfo(code=ErrorCode.TURN_TIMEOUT, message="The turn took longer than it may")
 LOST: Final = ErrorInfo(code=ErrorCode.TURN_LOST, message="The turn was lost; its answer cannot be completed")
 
+_BEFORE_ANY_TOOL: Final = frozenset(
+    code
+    for code, meaning in MEANINGS.items()
+    if (meaning.outcome == "refused" or code.startswith("upstream.")) and code is not ErrorCode.STORE_DOWN
+)
+"""Failures that leave no doubt: what ran before them stands among the earlier steps.
+
+Not so when the store is down: the closing event may then stand for one that was too large to be delivered.
+"""
+
 Due = Literal["settle", "look", "timed_out", "lost"]
 
 
 class TurnFailed(KitemeshError):
-    """A turn ended without a complete answer before anything of it was sent."""
+    """A turn ended without a complete answer before anything of it was sent.
 
-    def __init__(self, error: ErrorInfo) -> None:
+    Attributes:
+        has_acted: A tool has run, or may have: a retry would run it once more.
+
+    """
+
+    def __init__(self, error: ErrorInfo, *, has_acted: bool = False) -> None:
         super().__init__(error.code, error.message, retry_after_s=error.retry_after_s)
+        self.has_acted: Final = has_acted
+        self._error: Final = error
+
+    def info(self) -> ErrorInfo:
+        """Return the error as it came."""
+        return self._error
+
+
+class Watched(Struct, frozen=True, kw_only=True):
+    """A turn as far as watching it goes.
+
+    Attributes:
+        budget_s: How long it is watched at the most, but for a margin.
+        stream: Its frames are shown.
+        conversation: Where it has the lock, or may still be waiting.
+        fresh: It began the conversation, so that it waits nowhere.
+        acts: Tools may run for it.
+        durable: It goes on without its client, and has its lock kept by who works on it.
+        model: As the request named it.
+        after_step: The answer begins behind this step.
+
+    """
+
+    turn: str
+    tenant: str
+    budget_s: float
+    stream: bool
+    conversation: str | None = None
+    fresh: bool = False
+    acts: bool = False
+    durable: bool = False
+    model: str = ""
+    after_step: int = 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the store may know of it: one that holds is stored even where no conversation is kept."""
+        return self.conversation is not None or self.acts or self.durable
 
 
 class Sink(Protocol):
@@ -41,11 +96,11 @@ class Sink(Protocol):
     def show(self, place: Place, items: tuple[Delta, ...]) -> None:
         """Show more."""
 
-    def end(self, ended: TurnEnded, rest: tuple[Delta, ...]) -> None:
-        """Complete the answer; `rest` is what was not shown."""
+    def end(self, ended: TurnEnded, rest: tuple[Rest, ...]) -> None:
+        """Complete the answer; `rest` is the text that was not shown."""
 
-    def fail(self, place: Place, error: ErrorInfo) -> None:
-        """Say that there is no complete answer."""
+    def fail(self, place: Place, error: ErrorInfo, *, has_acted: bool) -> None:
+        """Say that there is no complete answer; `has_acted`: a retry may run a tool once more."""
 
 
 class Watch:
@@ -53,6 +108,7 @@ class Watch:
 
     Attributes:
         deadline_s: When it is ended from here, whatever happens.
+        ended: The closing event, without what came before this answer.
         looking: The stored turn is being looked for at this moment.
         renewed_s: When the lock of its conversation was last renewed, or taken.
 
@@ -62,6 +118,8 @@ class Watch:
         "_cut_off",
         "_heard",
         "_heard_at_s",
+        "_lives",
+        "_look_s",
         "_looked_at_s",
         "_missed",
         "_settle_at_s",
@@ -72,18 +130,20 @@ class Watch:
         "renewed_s",
         "shown",
         "sink",
-        "start",
+        "turn",
     )
 
-    def __init__(self, start: StartTurn, sink: Sink, now_s: float) -> None:
-        self.start: Final = start
+    def __init__(self, turn: Watched, sink: Sink, now_s: float) -> None:
+        self.turn: Final = turn
         self.sink: Final = sink
-        self.shown: Final = Shown()
+        self.shown: Final = Shown(turn.after_step)
         self.ended: TurnEnded | None = None
         self.looking = False
-        self.deadline_s: Final = now_s + start.budget_s + BUDGET_MARGIN_S
+        self.deadline_s: Final = now_s + turn.budget_s + BUDGET_MARGIN_S
         self.renewed_s = now_s
         self._heard = self._worked_on = self._missed = self._cut_off = False
+        self._lives = turn.durable
+        self._look_s: Final = LOOK_DURABLE_S if turn.durable else LOOK_S
         self._heard_at_s = self._looked_at_s = now_s
         self._settle_at_s = 0.0
 
@@ -97,9 +157,21 @@ class Watch:
 
     def on_ended(self, ended: TurnEnded, now_s: float) -> bool:
         """Take the closing event; tell whether the turn can be settled now."""
-        self.ended = ended
-        self._settle_at_s = now_s + SETTLE_S
-        return not (self.start.stream and self.shown.awaits(ended))
+        if self.ended is None:
+            if ended.outcome == "held" and ended.step <= self.turn.after_step:
+                # Of the hold that was answered: it came late, or once more.
+                return False
+            self.ended = self._of_this_answer(ended)
+            self._settle_at_s = now_s + SETTLE_S
+        return not (self.turn.stream and self.shown.awaits(self.ended))
+
+    def on_found(self, ended: TurnEnded) -> None:
+        """Take the closing event as the store tells it."""
+        self.ended = self._of_this_answer(ended)
+
+    def on_found_live(self) -> None:
+        """Note that the store has the turn, which has not ended: whoever sweeps there drives it on."""
+        self._lives = True
 
     def on_reconnect(self) -> None:
         """Note that something may have been missed."""
@@ -115,13 +187,24 @@ class Watch:
             # Read at the tick rather than at each frame: the clock costs more than the flag.
             self._heard = False
             self._heard_at_s = now_s
-        stored = self.start.conversation is not None
-        if stored and not self.looking and (self._missed or now_s >= self._last_sign_s() + LOOK_S):
+        kept = self.turn.is_kept
+        if kept and not self.looking and (self._missed or now_s >= self._last_sign_s() + self._look_s):
             self._missed = False
             self._looked_at_s = now_s
             return "look"
-        mortal = self._worked_on or (self._cut_off and not stored)
+        mortal = not self._lives and (self._worked_on or (self._cut_off and not kept))
         return "lost" if mortal and now_s >= self._heard_at_s + LOST_S else None
+
+    def has_acted(self) -> bool:
+        """Tell whether a tool has run; what is not known of a turn with tools counts as yes."""
+        if self.turn.after_step:
+            return True
+        ended = self.ended
+        if ended is None:
+            return self.turn.acts
+        if any(step.results for step in ended.earlier):
+            return True
+        return self.turn.acts and (ended.error is None or ended.error.code not in _BEFORE_ANY_TOOL)
 
     def place_after(self) -> Place:
         """Return the place that follows what was shown."""
@@ -130,22 +213,12 @@ class Watch:
     def _last_sign_s(self) -> float:
         return max(self._heard_at_s, self._looked_at_s)
 
-
-def ended_from(record: TurnRecord) -> TurnEnded:
-    """Return the closing event of a stored turn; its attempt is not known any more."""
-    answer = record.answer or AssistantMessage()
-    return TurnEnded(
-        turn=record.id,
-        tenant=record.tenant,
-        outcome=record.status,
-        step=0,
-        attempt=0,
-        model=record.served_by,
-        text=answer.text,
-        reasoning=answer.reasoning,
-        calls=answer.calls,
-        finish=record.finish,
-        usage=record.usage,
-        error=record.error,
-        timings=record.timings,
-    )
+    def _of_this_answer(self, ended: TurnEnded) -> TurnEnded:
+        after = self.turn.after_step
+        if not after:
+            return ended
+        earlier = tuple(step for step in ended.earlier if step.step > after)
+        if ended.step > after:
+            return replace(ended, earlier=earlier)
+        # Its calls are news, its text is not.
+        return replace(ended, earlier=(), text="", reasoning="", last=0)

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import assert_never
 
 from kitemesh_contracts.topology import MODEL, lane_consumers
+from kitemesh_model_runner.fence import Fence
 from kitemesh_model_runner.provider import Provider
 from kitemesh_model_runner.provider_fixed import FixedAnswer
 from kitemesh_model_runner.provider_openai import OpenAIEndpoint, open_session
@@ -47,7 +48,13 @@ async def serve(settings: RunnerSettings, life: Life) -> None:
         if pool is None:
             raise CatalogError([f"pools.model: no pool {settings.pool!r}"])
         routing = Routing(base.catalog, build)
-        runner = Runner(bus=base.bus, parcels=base.parcels, routing=routing, clock=base.clock)
+        runner = Runner(
+            bus=base.bus,
+            parcels=base.parcels,
+            routing=routing,
+            clock=base.clock,
+            fence=Fence(base.stores.live_turns, pool=settings.pool),
+        )
         await runner.listen()
         workers.append(
             Worker(

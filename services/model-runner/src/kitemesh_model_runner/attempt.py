@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kitemesh_contracts.commands import Generate
 from kitemesh_contracts.content import Usage
-from kitemesh_contracts.deltas import Delta, ReasoningDelta, TextDelta
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.events import StepCancelled, StepFailed, StepGenerated, StepTimings
 from kitemesh_model_runner.coalesce import Frames
@@ -86,6 +86,8 @@ class Attempt:
             elif type(delta) is ReasoningDelta:
                 self._reasoning.append(delta.text)
                 self._characters += len(delta.text)
+            elif type(delta) is CallDelta:
+                self._characters += len(delta.arguments)
         if self._characters > MAX_CHARACTERS:
             raise failure(ErrorCode.UPSTREAM_FAILED)
         self.frames.put(deltas)

@@ -40,6 +40,7 @@ class Frames:
         self._publish: Final = bus.publish
         self._subject: Final = subjects.live(job.gateway, job.turn, job.step, attempt)
         self._stream: Final = job.stream
+        self._after = job.after
         self._offset = 0
         self._quiet_ticks = 0
 
@@ -68,7 +69,8 @@ class Frames:
     def _send(self, items: tuple[Delta, ...], characters: int) -> None:
         self.last += 1
         self._quiet_ticks = 0
-        self._offer(Frame(n=self.last, offset=self._offset, items=items))
+        self._offer(Frame(n=self.last, offset=self._offset, items=items, after=self._after))
+        self._after = None
         self._offset += characters
 
     def _offer(self, frame: Frame) -> None:

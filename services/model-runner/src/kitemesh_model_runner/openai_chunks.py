@@ -19,6 +19,9 @@ MAX_NAME: Final = 256
 MAX_COUNT: Final = 2**53 - 1
 """Larger counts are nonsense, and could not be stored."""
 
+NO_ARGUMENTS: Final = "{}"
+"""What some servers leave out for a call that needs none."""
+
 _DONE: Final = b"[DONE]"
 
 _FINISH: Final[dict[str, FinishReason]] = {
@@ -142,6 +145,15 @@ class AnswerReader:
             for choice in chunk.choices or ():
                 if not choice.index:
                     self._read_choice(choice, deltas)
+
+    def complete(self) -> list[CallDelta]:
+        """Give each call that came without arguments an empty object, and return what that adds to the answer."""
+        missing = []
+        for place, call in enumerate(self._calls):
+            if not "".join(call.arguments).strip():
+                call.arguments.append(NO_ARGUMENTS)
+                missing.append(CallDelta(index=place, arguments=NO_ARGUMENTS))
+        return missing
 
     def result(self) -> tuple[FinishReason | None, tuple[ToolCall, ...]]:
         """Return why the model stopped, and its calls: servers differ in what they call a stop for calls."""

@@ -98,9 +98,12 @@ class Exchange:
                 raise self._broken(exc) from exc
         except ErrorReported as exc:
             raise Broken(ErrorCode.UPSTREAM_FAILED, again=not self._has_begun) from exc
+        missing = self._reader.complete()
         finish, calls = self._reader.result()
         if finish is None:
             raise Broken(ErrorCode.UPSTREAM_CUT, again=not self._has_begun)
+        if missing:
+            await self._sink(missing)
         return Generated(finish=finish, usage=self._reader.usage, calls=calls)
 
     async def _read(self, content: aiohttp.StreamReader, deadline: MovingDeadline) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, assert_never
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from kitemesh_contracts.content import (
     AssistantMessage,
@@ -17,6 +17,7 @@ from kitemesh_contracts.content import (
     SystemMessage,
     ToolCall,
     ToolMessage,
+    ToolSpec,
     UserMessage,
     user_text,
 )
@@ -59,6 +60,26 @@ class _Result(Struct, frozen=True, kw_only=True):
 _Wire = _Said | _Called | _Result
 
 
+class _Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str
+    parameters: Raw
+    description: str = ""
+
+
+class _Tool(Struct, frozen=True, kw_only=True):
+    function: _Definition
+    type: Literal["function"] = "function"
+
+
+class _Named(Struct, frozen=True, kw_only=True):
+    name: str
+
+
+class _Choice(Struct, frozen=True, kw_only=True):
+    function: _Named
+    type: Literal["function"] = "function"
+
+
 class _StreamOptions(Struct, frozen=True, kw_only=True):
     include_usage: Literal[True]
 
@@ -79,6 +100,9 @@ class _Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
     logit_bias: dict[str, float] | None = None
     reasoning_effort: str | None = None
     user: str | None = None
+    tools: tuple[_Tool, ...] = ()
+    tool_choice: str | _Choice | None = None
+    parallel_tool_calls: bool | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -91,8 +115,11 @@ def render(
     sampling: Sampling,
     *,
     token_limit: TokenLimit = "max_tokens",  # noqa: S107  a field's name, not a secret
+    tools: Sequence[ToolSpec] = (),
+    tool_choice: str = "auto",
+    parallel_calls: bool | None = None,
 ) -> bytes:
-    """Render the body of a streaming request."""
+    """Render the body of a streaming request; without tools nothing is said of how to use them."""
     newer = token_limit == "max_completion_tokens"  # noqa: S105  a field's name, not a secret
     return _encode(
         _Body(
@@ -111,8 +138,20 @@ def render(
             logit_bias=sampling.logit_bias,
             reasoning_effort=sampling.reasoning_effort,
             user=sampling.user,
+            tools=tuple(map(_tool, tools)),
+            tool_choice=_choice(tool_choice) if tools else None,
+            parallel_tool_calls=parallel_calls if tools else None,
         ),
     )
+
+
+def _tool(tool: ToolSpec) -> _Tool:
+    return _Tool(function=_Definition(name=tool.name, parameters=tool.parameters, description=tool.description))
+
+
+def _choice(choice: str) -> str | _Choice:
+    word, _, name = choice.partition(":")
+    return _Choice(function=_Named(name=name)) if word == "tool" else choice
 
 
 def _wire(messages: Sequence[Message]) -> list[_Wire]:

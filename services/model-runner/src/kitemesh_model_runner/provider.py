@@ -7,7 +7,7 @@ that an upstream wrote ever reaches a client.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from kitemesh_contracts.content import FinishReason, Message, Sampling, ToolCall, Usage
+from kitemesh_contracts.content import FinishReason, Message, Sampling, ToolCall, ToolSpec, Usage
 from kitemesh_contracts.deltas import Delta
 from kitemesh_contracts.errors import ErrorCode, ProviderFailed
 
@@ -19,6 +19,9 @@ class ModelCall(NamedTuple):
         model: The provider's own name for the model.
         messages: The whole prompt, in order.
         budget_s: Seconds until nobody waits any more, retries included; whoever calls also enforces it.
+        tools: What the model may call. What it calls has no authority, whether it is among them or not.
+        tool_choice: One of `TOOL_CHOICES`, or `tool:<name>`; means nothing without tools.
+        parallel_calls: `None` leaves it to the provider.
 
     """
 
@@ -28,6 +31,9 @@ class ModelCall(NamedTuple):
     messages: tuple[Message, ...]
     sampling: Sampling
     budget_s: float
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
+    parallel_calls: bool | None = None
 
 
 class Generated(NamedTuple):
@@ -35,6 +41,7 @@ class Generated(NamedTuple):
 
     Attributes:
         usage: `None` when the provider counted nothing.
+        calls: Under the ids that turn, step and place derive, each with its arguments as JSON text, malformed or not.
 
     """
 

@@ -86,7 +86,15 @@ class OpenAIEndpoint:
             began_at + config.total_timeout_s,
         )
         retry_until = began_at + min(config.total_timeout_s, call.budget_s)
-        body = render(call.model, call.messages, call.sampling, token_limit=self._token_limit)
+        body = render(
+            call.model,
+            call.messages,
+            call.sampling,
+            token_limit=self._token_limit,
+            tools=call.tools,
+            tool_choice=call.tool_choice,
+            parallel_calls=call.parallel_calls,
+        )
         headers = self._headers()
         tries = 0
         while True:

@@ -2,24 +2,34 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from kitemesh_contracts.commands import CancelTurn
 from kitemesh_contracts.errors import Unavailable
-from kitemesh_contracts.topology import CONTROL, EVENT, ORCHESTRATOR_ACK_WAIT_S, TURN
+from kitemesh_contracts.topology import CONTROL, EVENT, ORCHESTRATOR_ACK_WAIT_S, TIMER, TURN
+from kitemesh_orchestrator.driving import Drive
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.engine import Engine
+from kitemesh_orchestrator.holding import Holding
+from kitemesh_orchestrator.jobs import Jobs
+from kitemesh_orchestrator.making_way import MakingWay
+from kitemesh_orchestrator.notices import Notices
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.settings import OrchestratorSettings
-from kitemesh_orchestrator.sweeper import sweep_forever
+from kitemesh_orchestrator.sweeper import Sweeper, sweep_forever
+from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.cancels import Cancels
+from kitemesh_runtime.catalog_file import CatalogHandle
+from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dead_nats import dead_letter_workers
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS
+from kitemesh_runtime.parcels import Parcels
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.worker import Handler, Worker
 from kitemesh_runtime.working import observer, taker, work_until_stopped
 
@@ -27,6 +37,47 @@ _HEARTBEAT_S: Final = ORCHESTRATOR_ACK_WAIT_S / 3
 _CANCEL_AGAIN_S: Final = 1.0
 
 log: Final = structlog.get_logger()
+
+
+class Core(NamedTuple):
+    """What drives turns."""
+
+    engine: Engine
+    endings: Endings
+    sweeper: Sweeper
+
+
+def assemble(
+    *,
+    bus: Bus,
+    stores: Stores,
+    parcels: Parcels,
+    catalog: CatalogHandle,
+    clock: Clock,
+    store_state: Dependency,
+    cancels: Cancels,
+    max_waiting: int,
+) -> Core:
+    """Put together what drives turns, on whatever bus and stores."""
+    notices = Notices(bus, catalog, clock)
+    jobs = Jobs(bus, stores, parcels, catalog)
+    holding = Holding(bus, stores, notices, clock)
+    endings = Endings(bus=bus, stores=stores, parcels=parcels, clock=clock, store_state=store_state, notices=notices)
+    drive = Drive(stores, jobs, endings, holding)
+    seating = Seating(stores, MakingWay(bus, stores, drive, catalog), max_waiting=max_waiting)
+    engine = Engine(
+        bus=bus,
+        parcels=parcels,
+        catalog=catalog,
+        seating=seating,
+        endings=endings,
+        cancels=cancels,
+        drive=drive,
+        jobs=jobs,
+        holding=holding,
+        notices=notices,
+    )
+    return Core(engine, endings, Sweeper(bus, stores, engine, endings))
 
 
 async def serve(settings: OrchestratorSettings, life: Life) -> None:
@@ -38,22 +89,17 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
         )
         waiting_cancels: asyncio.Queue[CancelTurn] = asyncio.Queue()
         cancels = Cancels(base.clock, waiting_cancels.put_nowait)
-        seating = Seating(base.stores, max_waiting=settings.max_waiting)
-        endings = Endings(
+        core = assemble(
             bus=base.bus,
             stores=base.stores,
             parcels=base.parcels,
+            catalog=base.catalog,
             clock=base.clock,
             store_state=base.store_state,
-        )
-        engine = Engine(
-            bus=base.bus,
-            parcels=base.parcels,
-            catalog=base.catalog,
-            seating=seating,
-            endings=endings,
             cancels=cancels,
+            max_waiting=settings.max_waiting,
         )
+        engine, endings = core.engine, core.endings
         await cancels.listen(base.bus)
 
         def worker(stream: str, consumer: str, handler: Handler) -> Worker:
@@ -73,14 +119,15 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
 
         workers += [
             worker(TURN, "orchestrator-turn", engine.on_start),
-            worker(CONTROL, "orchestrator-control", engine.on_start),
+            worker(CONTROL, "orchestrator-control", engine.on_control),
             worker(EVENT, "orchestrator-event", engine.on_event),
+            worker(TIMER, "timers", engine.on_due),
             *dead_letter_workers(base.bus, engine.on_dead),
         ]
         SLOTS.set(settings.slots)
         await stack.enter_async_context(
             life.background(
-                sweep=sweep_forever(base.stores.conversations, endings, base.store_state, every_s=settings.sweep_s),
+                sweep=sweep_forever(core.sweeper.sweep, base.store_state, every_s=settings.sweep_s),
                 retry_unstored=endings.retry_unstored(),
                 leave_queues=follow_cancels(waiting_cancels, engine, base.store_state),
             ),

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 
 from kitemesh_contracts.codec import decode, encode
-from kitemesh_orchestrator.turn import Accepted, Ended, Generating, State
+from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, State
 
-_STATE: Final[msgspec.json.Decoder[State]] = msgspec.json.Decoder(Accepted | Generating | Ended)
+STATE: Final[msgspec.json.Decoder[State]] = msgspec.json.Decoder(Accepted | Generating | Calling | Ended)
 
 
 def load(carry: msgspec.Raw) -> State:
@@ -21,7 +21,7 @@ def load(carry: msgspec.Raw) -> State:
         ContractViolation: It carries none.
 
     """
-    return decode(_STATE, bytes(carry))
+    return decode(STATE, bytes(carry))
 
 
 def save(state: State) -> msgspec.Raw:

@@ -1,7 +1,8 @@
 """How a turn ends: its record is stored, its stream is closed, its conversation is given up, in that order.
 
-A store that fails delays an answer by `STORE_WAIT_S` at the most: the answer then says that it is not stored, and the
-record, or the conversation to be given up, waits here, bounded, until the store is back.
+A store that fails delays a classic answer by `STORE_WAIT_S` at the most: the answer then says that it is not stored,
+and the record, or the conversation to be given up, waits here, bounded, until the store is back. The end of a turn that
+is in the store waits for it. What a turn's record and closing event hold is `closings`' business.
 """
 
 import asyncio
@@ -13,17 +14,21 @@ import structlog
 from kitemesh_contracts import subjects
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.content import AssistantMessage
 from kitemesh_contracts.deltas import TurnEnded
-from kitemesh_contracts.errors import MEANINGS, Busy, ErrorCode, ErrorInfo, KitemeshError, Unavailable
+from kitemesh_contracts.errors import MEANINGS, Busy, Conflict, ErrorCode, ErrorInfo, KitemeshError, Unavailable
 from kitemesh_contracts.headers import start_msg_id
+from kitemesh_orchestrator.closings import closing_of, held_closing_of, record_of, record_of_live
+from kitemesh_orchestrator.happenings import Finish
+from kitemesh_orchestrator.notices import Notices
 from kitemesh_orchestrator.salvage import Waiter
-from kitemesh_orchestrator.turn import Accepted, Finish, Generating
+from kitemesh_orchestrator.states import Calling, State
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dependency import Dependency
+from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.metrics import TURNS_ENDED, TURNS_UNSTORED, TURNS_WAITING
 from kitemesh_runtime.parcels import Parcels, pack_small
+from kitemesh_runtime.stored_endings import ended_from
 from kitemesh_runtime.stores import Promoted, Stores, TurnRecord
 
 log: Final = structlog.get_logger()
@@ -39,54 +44,6 @@ _NEVER_SEATED: Final = frozenset(
 )
 
 
-def record_of(state: Accepted | Generating, finish: Finish, ended_at_ms: int) -> TurnRecord:
-    """Return the document that is stored of an ended turn."""
-    start = state.start
-    said = finish.text or finish.reasoning
-    return TurnRecord(
-        id=start.turn,
-        tenant=start.tenant,
-        status=finish.outcome,
-        mode=start.mode,
-        model=start.route.requested,
-        conversation=start.conversation,
-        ordinal=state.ordinal if isinstance(state, Generating) else 0,
-        key=start.key,
-        agent=start.route.agent,
-        served_by=finish.model,
-        request=start.request,
-        input=start.input,
-        answer=AssistantMessage(text=finish.text, reasoning=finish.reasoning) if said else None,
-        usage=finish.usage,
-        error=finish.error,
-        finish=finish.finish,
-        timings=finish.timings,
-        accepted_at_ms=start.accepted_at_ms,
-        ended_at_ms=ended_at_ms,
-    )
-
-
-def closing_of(state: Accepted | Generating, finish: Finish, *, stored: bool, store_ms: float) -> TurnEnded:
-    """Return the event that closes a turn's stream."""
-    return TurnEnded(
-        turn=state.start.turn,
-        tenant=state.start.tenant,
-        outcome=finish.outcome,
-        step=finish.step,
-        attempt=finish.attempt,
-        last=finish.last,
-        model=finish.model,
-        text=finish.text,
-        reasoning=finish.reasoning,
-        finish=finish.finish,
-        usage=finish.usage,
-        error=finish.error,
-        stored=stored,
-        timings=finish.timings,
-        store_ms=store_ms,
-    )
-
-
 def refused(error: ErrorInfo | None) -> bool:
     """Tell whether nothing was run: a refusal leaves no trace in the store."""
     return error is not None and MEANINGS[error.code].outcome == "refused"
@@ -95,25 +52,50 @@ def refused(error: ErrorInfo | None) -> bool:
 class Endings:
     """Ends turns; idempotent, so that a redelivered event may end its turn again."""
 
-    def __init__(self, *, bus: Bus, stores: Stores, parcels: Parcels, clock: Clock, store_state: Dependency) -> None:
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        stores: Stores,
+        parcels: Parcels,
+        clock: Clock,
+        store_state: Dependency,
+        notices: Notices,
+    ) -> None:
         self._bus: Final = bus
         self._stores: Final = stores
         self._parcels: Final = parcels
         self._clock: Final = clock
         self._store_state: Final = store_state
+        self._notices: Final = notices
         self._unstored: dict[str, TurnRecord] = {}
         self._unreleased: dict[str, TurnRecord] = {}
 
-    async def end(self, state: Accepted | Generating, finish: Finish) -> None:
-        """Store, close, give up the conversation."""
+    async def end(self, state: State, finish: Finish, *, version: int = 0) -> None:
+        """Store, close, give up the conversation.
+
+        Args:
+            state: What the turn was before it ended.
+            finish: How it ends.
+            version: Of its document, when it has one.
+
+        Raises:
+            Conflict: The document has another version (`store.stale`).
+            Unavailable: A document cannot be written now.
+
+        """
         record = record_of(state, finish, self._clock.now_ms())
         began_s = self._clock.monotonic()
-        stored = await self._store(record)
+        if version:
+            await self._stores.live_turns.finish(record.tenant, record, version=version)
+            stored = True
+        else:
+            stored = await self._store(record)
         store_ms = round((self._clock.monotonic() - began_s) * 1000, 3)
         start = state.start
         payload = await self._pack(closing_of(state, finish, stored=stored, store_ms=store_ms))
         self._bus.publish(subjects.live(start.gateway, start.turn, finish.step, finish.attempt), payload)
-        TURNS_ENDED.labels(start.mode, finish.outcome).inc()
+        TURNS_ENDED.labels(record.mode, finish.outcome).inc()
         log.info(
             "turn.ended",
             turn=start.turn,
@@ -123,27 +105,50 @@ class Endings:
             attempt=finish.attempt,
         )
         if stored:
-            await self._release(record)
+            await self._release(record, patient=not version)
+        await self._tell(record)
+
+    async def end_document(self, live: LiveTurn) -> None:
+        """End a turn as cancelled of which nothing but the document can be read."""
+        record = record_of_live(live, self._clock.now_ms())
+        await self._stores.live_turns.finish(record.tenant, record, version=live.version)
+        await self.repeat(record)
+
+    async def pause(self, state: Calling) -> None:
+        """Close the stream of a turn that waits for a person; what is shown of its calls has no secrets."""
+        start, said = state.start, state.said
+        payload = await self._pack(held_closing_of(state))
+        self._bus.publish(subjects.live(start.gateway, start.turn, said.step, said.attempt), payload)
+        log.info("turn.held", turn=start.turn, hold=state.hold, calls=len(state.undecided))
+
+    async def repeat(self, record: TurnRecord) -> None:
+        """Do once more what follows the stored end of a turn: an event of it has come again."""
+        if record.gateway:
+            payload = await self._pack(ended_from(record))
+            self._bus.publish(subjects.live(record.gateway, record.id, 0, 0), payload)
+        await self._release(record, patient=False)
+        await self._tell(record)
 
     def abandon(self, waiter: Waiter, error: ErrorInfo) -> None:
         """Close the stream of a turn of which nothing else is known; its lock runs out by itself."""
         ended = TurnEnded(turn=waiter.turn, tenant=waiter.tenant, outcome="failed", step=0, attempt=0, error=error)
         self._bus.publish(subjects.live(waiter.gateway, waiter.turn, 0, 0), encode(ended))
 
-    async def was_ended(self, start: StartTurn) -> bool:
-        """Tell whether a turn that is started once more has ended before, and then give up the lock that it took."""
-        if start.conversation is None:
-            return False
+    async def was_stored(self, start: StartTurn) -> bool:
+        """Tell whether a turn that is started once more is in the store; one that has ended gives up the lock again."""
         try:
-            record = await self._stores.turns.get(start.tenant, start.turn)
+            found = await self._stores.live_turns.get(start.tenant, start.turn)
         except KitemeshError as exc:
             # The bus still remembers the ids of its jobs.
             log.warning("turn.not_looked_up", turn=start.turn, code=exc.code)
             return False
-        if record is None:
-            return False
-        await self._release(record)
-        return True
+        if isinstance(found, TurnRecord):
+            await self._release(found)
+        return found is not None
+
+    async def _tell(self, record: TurnRecord) -> None:
+        if not refused(record.error):
+            await self._notices.tell("turn.finished" if record.status == "completed" else "turn.failed", record)
 
     async def _pack(self, closing: TurnEnded) -> bytes:
         small = pack_small(closing)
@@ -156,7 +161,15 @@ class Endings:
             log.warning("turn.undelivered", turn=closing.turn, code=exc.code)
             return encode(
                 msgspec.structs.replace(
-                    closing, outcome="failed", text="", reasoning="", finish=None, error=UNDELIVERED
+                    closing,
+                    outcome="failed",
+                    text="",
+                    reasoning="",
+                    calls=(),
+                    finish=None,
+                    error=UNDELIVERED,
+                    earlier=(),
+                    hold=None,
                 )
             )
 
@@ -169,6 +182,9 @@ class Endings:
         try:
             async with asyncio.timeout(STORE_WAIT_S):
                 await self._stores.turns.put(record.tenant, record)
+        except Conflict:
+            # It is in the store, live: whoever ends it from a message must look there first.
+            raise
         except (KitemeshError, TimeoutError) as exc:
             log.warning("turn.unstored", turn=record.id, reason=str(exc))
             self._keep(record)
@@ -184,13 +200,21 @@ class Endings:
             log.error("turn.dropped", turn=dropped.id, reason="too many turns wait for the store")
         TURNS_WAITING.set(len(self._unstored))
 
-    async def _release(self, record: TurnRecord) -> None:
-        """Give up the lock, or the place in the queue, now or when the store is back."""
+    async def _release(self, record: TurnRecord, *, patient: bool = True) -> None:
+        """Give up the lock, or the place in the queue.
+
+        Args:
+            record: The turn.
+            patient: Do it when the store is back if it cannot be done now; else whoever asks comes again.
+
+        """
         if record.conversation is None or (record.error is not None and record.error.code in _NEVER_SEATED):
             return
         try:
             promoted = await self._give_up_seat(record, record.conversation)
         except KitemeshError as exc:
+            if not patient:
+                raise
             log.warning("conversation.kept", turn=record.id, code=exc.code)
             # One that is dropped is freed by the sweep when its lock runs out.
             _put_bounded(self._unreleased, record)
@@ -234,6 +258,12 @@ class Endings:
                 await self._stores.turns.put(record.tenant, record)
             except (Unavailable, Busy):
                 return
+            except Conflict:
+                # It is in the store, live: it is not this record's to end.
+                log.warning("turn.superseded", turn=record.id)
+                self._unstored.pop(record.id, None)
+                TURNS_WAITING.set(len(self._unstored))
+                continue
             except KitemeshError as exc:
                 log.error("turn.dropped", turn=record.id, reason=exc.message)  # noqa: TRY400  the reason is the message
             self._unstored.pop(record.id, None)

@@ -1,48 +1,55 @@
-"""The engine: message, load, decide, save, publish, acknowledge. The message not yet acknowledged is the outbox.
+"""The engine: from each message to what happened to which turn. The message not yet acknowledged is the outbox.
 
-Every step may be repeated: jobs and results have ids that the bus and the store know again.
+What follows from it is `driving`'s business. A classic event needs no store; one of a stored turn waits for it.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final, assert_never
+from collections.abc import Awaitable
+from typing import Any, Final
 
 import msgspec
 import structlog
 
 from kitemesh_contracts import codec, subjects
-from kitemesh_contracts.commands import CancelTurn, Generate
+from kitemesh_contracts.commands import ApplyHold, CancelTurn, Generate, RunCalls, StartTurn
 from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, KitemeshError, Unavailable
+from kitemesh_contracts.events import CallsReturned, StepCancelled, StepGenerated, StepReleased
 from kitemesh_contracts.events import Event as WireEvent
-from kitemesh_contracts.events import StepReleased
-from kitemesh_contracts.headers import job_msg_id
-from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, PRIORITIES, TURN, lane_of
-from kitemesh_orchestrator import carried, request
+from kitemesh_contracts.ids import hold_id
+from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, TOOL, TURN
+from kitemesh_orchestrator import carried, judging
+from kitemesh_orchestrator.driving import Drive, Loaded
 from kitemesh_orchestrator.endings import Endings
-from kitemesh_orchestrator.salvage import waiter_of
-from kitemesh_orchestrator.seating import Seating
-from kitemesh_orchestrator.turn import (
-    Accepted,
-    CallModel,
-    Ended,
+from kitemesh_orchestrator.happenings import (
     Event,
-    Finish,
-    State,
+    JobReleased,
+    StepAnswered,
     TurnCancelled,
     TurnRefused,
     WorkLost,
-    decide,
 )
+from kitemesh_orchestrator.holding import Holding, answers_of
+from kitemesh_orchestrator.jobs import Jobs
+from kitemesh_orchestrator.notices import STEP as NOTICE_STEP
+from kitemesh_orchestrator.notices import Notices
+from kitemesh_orchestrator.salvage import waiter_of
+from kitemesh_orchestrator.seating import Seating
+from kitemesh_orchestrator.states import Accepted, Calling, Generating, State
+from kitemesh_runtime import schemas
 from kitemesh_runtime.bus import Bus, Delivery
 from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.catalog_file import CatalogHandle
+from kitemesh_runtime.execution_stores import Hold
 from kitemesh_runtime.failpoints import reach
-from kitemesh_runtime.parcels import Parcels, pack_small
+from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import TurnRecord
-from kitemesh_runtime.worker import Done, GiveUp, Outcome
+from kitemesh_runtime.worker import Done, GiveUp, Outcome, Retry
 
 EXHAUSTED: Final = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="The turn was given up after repeated failures")
 UNKNOWN_AGENT: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested agent is no longer offered")
+STORE_AGAIN_S: Final = 0.5
+_NONE: Final = msgspec.Raw(b"null")
+NOT_YET_S: Final = 1.0
 
 log: Final = structlog.get_logger()
 
@@ -59,6 +66,10 @@ class Engine:
         seating: Seating,
         endings: Endings,
         cancels: Cancels,
+        drive: Drive,
+        jobs: Jobs,
+        holding: Holding,
+        notices: Notices,
     ) -> None:
         self._bus: Final = bus
         self._parcels: Final = parcels
@@ -66,47 +77,80 @@ class Engine:
         self._seating: Final = seating
         self._endings: Final = endings
         self._cancels: Final = cancels
+        self._drive: Final = drive
+        self._jobs: Final = jobs
+        self._holding: Final = holding
+        self._notices: Final = notices
 
     async def on_start(self, delivery: Delivery) -> Outcome:
         """Begin a turn that was accepted, or promoted from its conversation's queue."""
         await reach("orch.after_fetch")
-        start = await self._parcels.unpack(codec.START, delivery.data)
-        state = Accepted(start=start)
-        reason = self._cancels.reason(start.turn)
-        if reason is not None:
-            await self._apply(state, TurnCancelled(reason=reason))
-            return Done()
-        agent = self._catalog.current.agents.get(start.route.agent) if start.route.agent else None
-        if start.route.agent and agent is None:
-            await self._apply(state, TurnRefused(error=UNKNOWN_AGENT))
-            return Done()
-        seated = await self._seating.seat(start, delivery.data, agent)
-        # A promotion is published again when it was not taken up in time, so it too may come twice.
-        again = delivery.deliveries > 1 or delivery.subject == subjects.control_start(start.turn)
-        if seated.event is None or (again and await self._endings.was_ended(start)):
-            return Done()
-        # The insert of a new conversation runs beside the first model call.
-        creating = asyncio.create_task(self._seating.create(start)) if start.fresh else None
-        try:
-            await self._apply(state, seated.event, history=seated.history)
-        finally:
-            if creating is not None:
-                await creating
-        return Done()
+        return await _patiently(self._on_start(delivery))
+
+    async def on_control(self, delivery: Delivery) -> Outcome:
+        """Take a promoted turn, an answered hold, or the cancel of a stored turn."""
+        await reach("orch.after_fetch")
+        return await _patiently(self._on_control(delivery))
 
     async def on_event(self, delivery: Delivery) -> Outcome:
         """Take what a worker did."""
         await reach("orch.after_fetch")
-        event: WireEvent = await self._parcels.unpack(codec.EVENT, delivery.data)
-        job: Generate | None = None
-        if isinstance(event, StepReleased):
-            job = await self._job(event.tenant, bytes(event.job))
-            state = carried.load(job.carry)
+        return await _patiently(self._on_event(delivery))
+
+    async def on_due(self, delivery: Delivery) -> Outcome:
+        """Take a timer: a hold that runs out, or a webhook to be tried again."""
+        message = codec.decode(codec.DUE, delivery.data)
+        if isinstance(message, RunCalls):
+            await self._notices.on_due(message)
+            return Done()
+        return await _patiently(self.apply_hold(message))
+
+    async def apply_hold(self, message: ApplyHold) -> Outcome:
+        """Do what a hold's document says.
+
+        Raises:
+            Unavailable: The store or the bus does not answer; again it does what is left.
+
+        """
+        hold = await self._holding.read(message)
+        if hold is None:
+            return Done()
+        if hold.status == "open" and hold.version == hold.applied and not message.gateway:
+            # A timer that came before the store's clock says so; the sweep is there as well.
+            return Retry(NOT_YET_S, "the hold has not run out yet") if self._holding.is_due(hold) else Done()
+        found = await self._drive.load(hold.tenant, hold.turn)
+        if found is None or (isinstance(found, Loaded) and _is_before(found.state, hold)):
+            # The hold is stored and its turn is about to be; whoever saves that looks at the hold again.
+            if found is None and self._holding.is_due(hold):
+                await self._holding.note(hold)
+            return Done()
+        if isinstance(found, Loaded):
+            cancelled = hold.status == "cancelled" and _waits_for(found.state, hold)
+            event: Event = TurnCancelled(reason=hold.reason) if cancelled else answers_of(hold, message)
+            await self._drive.apply(found, event)
+        elif hold.status == "open":
+            await self._holding.cancel(hold, "its turn has ended")
         else:
-            state = carried.load(event.carry)
-        if state.start.turn != event.turn or state.start.tenant != event.tenant:
-            raise ContractViolation("an event carries another turn's state")
-        await self._apply(state, event, job=job)
+            await self._drive.apply(found, answers_of(hold, message))
+        await self._holding.note(hold)
+        return Done()
+
+    async def end_cancelled(self, cancel: CancelTurn) -> Outcome:
+        """End a stored turn that was marked as being cancelled.
+
+        Raises:
+            Unavailable: The store or the bus does not answer; again it does what is left.
+
+        """
+        try:
+            found = await self._drive.load(cancel.tenant, cancel.turn)
+        except ContractViolation as exc:
+            # A version that has gone wrote its state; what everybody can read of it is enough to end it.
+            log.warning("turn.unreadable", turn=cancel.turn, reason=exc.message)
+            await self._drive.discard(cancel.tenant, cancel.turn)
+            return Done()
+        if isinstance(found, Loaded) and found.cancelled is not None:
+            await self._drive.apply(found, TurnCancelled(reason=found.cancelled))
         return Done()
 
     async def on_dead(self, stream: str, subject: str, data: bytes, reason: str) -> None:
@@ -115,23 +159,32 @@ class Engine:
             return  # who rejected it has told
         turn = subjects.last_token(subject)
         try:
-            state = await self._state_of(stream, data)
+            found = await self._turn_of(stream, data)
         except ContractViolation as exc:
             waiter = waiter_of(data, turn)
             log.error("turn.unknown", turn=turn, stream=stream, told=waiter is not None, reason=exc.message)  # noqa: TRY400  the reason says it
             if waiter is not None:
                 self._endings.abandon(waiter, EXHAUSTED)
             return
+        if not isinstance(found, Loaded):
+            log.warning("message.dropped", turn=turn, stream=stream, reason=reason)
+            return
         log.warning("turn.exhausted", turn=turn, stream=stream, reason=reason)
-        await self._apply(state, WorkLost(error=EXHAUSTED))
-        cancel = CancelTurn(turn=turn, tenant=state.start.tenant, reason="it was given up")
+        await self._drive.apply(found, WorkLost(error=EXHAUSTED))
+        cancel = CancelTurn(turn=turn, tenant=found.state.start.tenant, reason="it was given up")
         self._bus.publish(subjects.cancel(turn), codec.encode(cancel))
 
     def on_reject(self, stream: str) -> GiveUp:
         """Return what fails the turn of a stream's message that no attempt can handle."""
 
         async def reject(delivery: Delivery, reason: str) -> None:
-            await self.on_dead(stream, delivery.subject, delivery.data, reason)
+            try:
+                await self.on_dead(stream, delivery.subject, delivery.data, reason)
+            except Unavailable as exc:
+                if exc.code != ErrorCode.STORE_DOWN:
+                    raise
+                # Waiting would keep every other message waiting; a stored turn is driven on by the sweep.
+                log.warning("reject.untold", subject=delivery.subject, reason=reason)
 
         return reject
 
@@ -149,67 +202,182 @@ class Engine:
             if payload is None:
                 return
             start = await self._parcels.unpack(codec.START, payload)
-            await self._apply(Accepted(start=start), TurnCancelled(reason=cancel.reason))
+            await self._drive.apply(Loaded(Accepted(start=start)), TurnCancelled(reason=cancel.reason))
         except Unavailable:
             raise
         except KitemeshError as exc:
             log.warning("cancel.failed", turn=cancel.turn, code=exc.code)
 
-    async def _apply(
-        self,
-        state: State,
-        event: Event,
-        *,
-        history: Sequence[TurnRecord] = (),
-        job: Generate | None = None,
-    ) -> None:
-        decision = decide(state, event)
-        await reach("orch.after_decide")
-        for command in decision.commands:
-            match command:
-                case CallModel():
-                    await self._call_model(decision.state, command, history, job)
-                case Finish():
-                    assert not isinstance(state, Ended)  # noqa: S101  an ended turn decides nothing
-                    await self._endings.end(state, command)
-                case _:
-                    assert_never(command)
-        await reach("orch.after_publish")
+    async def redrive(self, tenant: str, turn: str, lost: JobReleased) -> None:
+        """Publish a stored turn's job again whose message is gone."""
+        found = await self._drive.load(tenant, turn)
+        if isinstance(found, Loaded):
+            await self._drive.apply(found, lost)
 
-    async def _call_model(
-        self, state: State, command: CallModel, history: Sequence[TurnRecord], job: Generate | None
-    ) -> None:
-        start = state.start
-        catalog = self._catalog.current
-        if job is None:
-            agent = catalog.agents.get(start.route.agent) if start.route.agent else None
-            messages = request.render(start, agent, history)
-            job = request.generate(start, messages, step=command.step, attempt=command.attempt)
-        sent = msgspec.structs.replace(job, attempt=command.attempt, carry=carried.save(state))
-        pool = catalog.pools.model.get(start.route.pool)
-        lane = lane_of(start.tenant, pool.lanes) if pool else 0
-        payload = pack_small(sent) or await self._parcels.pack(start.tenant, sent)
-        await reach("orch.after_save")
-        await self._bus.send(
-            subjects.model_job(start.route.pool, PRIORITIES[0], lane, start.turn),
-            payload,
-            msg_id=job_msg_id(start.turn, command.step, "model", 0, command.attempt),
+    async def _on_start(self, delivery: Delivery) -> Outcome:
+        return await self._begin(await self._parcels.unpack(codec.START, delivery.data), delivery)
+
+    async def _on_control(self, delivery: Delivery) -> Outcome:
+        message: StartTurn | ApplyHold | CancelTurn = await self._parcels.unpack(codec.CONTROL, delivery.data)
+        match message:
+            case StartTurn():
+                return await self._begin(message, delivery)
+            case ApplyHold():
+                return await self.apply_hold(message)
+            case CancelTurn():
+                return await self.end_cancelled(message)
+
+    async def _on_event(self, delivery: Delivery) -> Outcome:
+        event: WireEvent = await self._parcels.unpack(codec.EVENT, delivery.data)
+        job = await self._job(event) if isinstance(event, StepReleased) else None
+        if event.step == NOTICE_STEP:
+            if isinstance(job, RunCalls):
+                await self._notices.on_handed_back(job)
+            elif isinstance(event, CallsReturned):
+                await self._notices.on_returned(event)
+            return Done()
+        carry = event.carry if not isinstance(event, StepReleased) else job.carry if job is not None else _NONE
+        if _is_empty(carry):
+            return await self._on_stored_event(event, job)
+        state = carried.load(carry)
+        if state.start.turn != event.turn or state.start.tenant != event.tenant:
+            raise ContractViolation("an event carries another turn's state")
+        return await self._apply(Loaded(state), self._heard(event), job)
+
+    def _heard(self, event: WireEvent) -> WireEvent:
+        """Return a classic turn's event, or that it was cancelled: nothing of it may begin any more."""
+        reason = self._cancels.reason(event.turn)
+        if reason is None or not isinstance(event, StepGenerated) or not event.calls:
+            return event
+        return StepCancelled(
+            turn=event.turn,
+            tenant=event.tenant,
+            step=event.step,
+            attempt=event.attempt,
+            reason=reason,
+            model=event.model,
+            text=event.text,
+            usage=event.usage,
+            last=event.last,
+            timings=event.timings,
+            carry=event.carry,
         )
 
-    async def _job(self, tenant: str, data: bytes) -> Generate:
-        job = await self._parcels.unpack(codec.GENERATE, data)
-        if job.tenant != tenant:
-            raise ContractViolation("a released job is no model call of its tenant")
+    async def _begin(self, start: StartTurn, delivery: Delivery) -> Outcome:
+        accepted = Loaded(Accepted(start=start))
+        reason = self._cancels.reason(start.turn)
+        # A promotion is published again when it was not taken up in time, so it too may come twice.
+        again = delivery.deliveries > 1 or delivery.subject == subjects.control_start(start.turn)
+        if reason is not None:
+            if not again or not await self._endings.was_stored(start):
+                await self._drive.apply(accepted, TurnCancelled(reason=reason))
+            return Done()
+        agent = self._catalog.current.agents.get(start.route.agent) if start.route.agent else None
+        if start.route.agent and agent is None:
+            await self._drive.apply(accepted, TurnRefused(error=UNKNOWN_AGENT))
+            return Done()
+        seated = await self._seating.seat(start, delivery.data, agent)
+        if seated.event is None or (again and await self._endings.was_stored(start)):
+            return Done()
+        # The insert of a new conversation runs beside the first model call.
+        creating = asyncio.create_task(self._seating.create(start)) if start.fresh else None
+        try:
+            await self._drive.begin(accepted, seated.event, seated.history)
+        finally:
+            if creating is not None:
+                await creating
+        return Done()
+
+    async def _on_stored_event(self, event: WireEvent, job: Generate | RunCalls | None) -> Outcome:
+        found = await self._drive.load(event.tenant, event.turn)
+        if found is None:
+            log.warning("turn.gone", turn=event.turn)
+            return Done()
+        if isinstance(found, TurnRecord):
+            await self._endings.repeat(found)
+            return Done()
+        return await self._apply(found, event, job)
+
+    async def _apply(self, loaded: Loaded, event: WireEvent, job: Generate | RunCalls | None) -> Outcome:
+        match event:
+            case StepGenerated():
+                answered, terms = self._judge(loaded, event)
+                await self._drive.apply(loaded, answered, terms=terms)
+            case StepReleased():
+                assert job is not None  # noqa: S101  it was unpacked with the event
+                released = (
+                    JobReleased(kind="tool", step=event.step, index=job.job, attempt=event.attempt)
+                    if isinstance(job, RunCalls)
+                    else JobReleased(kind="model", step=event.step, index=0, attempt=event.attempt)
+                )
+                await self._drive.apply(loaded, released, handed_back=job)
+            case _:
+                await self._drive.apply(loaded, event)
+        return Done()
+
+    def _judge(self, loaded: Loaded, event: StepGenerated) -> tuple[StepAnswered, judging.Terms | None]:
+        state = loaded.state
+        if not event.calls or not isinstance(state, Generating):
+            return StepAnswered(generated=event), None
+        agent, catalog = self._jobs.agent_of(state), self._catalog.current
+        judged = judging.judge(
+            event.calls,
+            state.start,
+            agent,
+            catalog,
+            made=state.calls_made,
+            check=schemas.problems,
+        )
+        answered = StepAnswered(
+            generated=msgspec.structs.replace(event, calls=judging.shortened(event.calls)),
+            rulings=judged.rulings,
+            limits=judging.limits_of(agent),
+            hold=hold_id(event.turn, event.step) if judged.terms is not None else "",
+            offered=bool(judging.offer(state.start, agent, catalog)),
+        )
+        return answered, judged.terms
+
+    async def _job(self, event: StepReleased) -> Generate | RunCalls:
+        job: Generate | RunCalls = await self._parcels.unpack(codec.JOB, bytes(event.job))
+        if job.tenant != event.tenant or job.turn != event.turn:
+            raise ContractViolation("an event hands back another turn's job")
         return job
 
-    async def _state_of(self, stream: str, data: bytes) -> State:
-        if stream in {TURN, CONTROL}:
-            return Accepted(start=await self._parcels.unpack(codec.START, data))
-        if stream == MODEL:
-            return carried.load((await self._parcels.unpack(codec.GENERATE, data)).carry)
-        if stream == EVENT:
-            event: WireEvent = await self._parcels.unpack(codec.EVENT, data)
-            if isinstance(event, StepReleased):
-                return carried.load((await self._job(event.tenant, bytes(event.job))).carry)
-            return carried.load(event.carry)
-        raise ContractViolation(f"no turn is known by a message of {stream}")
+    async def _turn_of(self, stream: str, data: bytes) -> Loaded | TurnRecord | None:
+        """Find the turn that a message is about; what the store knows of it counts more than what it carries."""
+        if stream not in {TURN, CONTROL, MODEL, TOOL, EVENT}:
+            raise ContractViolation(f"no turn is known by a message of {stream}")
+        decoder: Any = {TURN: codec.START, CONTROL: codec.CONTROL, EVENT: codec.EVENT}.get(stream, codec.JOB)
+        message: Any = await self._parcels.unpack(decoder, data)
+        if isinstance(message, StepReleased):
+            message = await self._job(message)
+        if isinstance(message, StartTurn):
+            return Loaded(Accepted(start=message))
+        found = await self._drive.load(message.tenant, message.turn)
+        carry = getattr(message, "carry", None)
+        if found is not None or carry is None or _is_empty(carry):
+            return found
+        return Loaded(carried.load(carry))
+
+
+def _is_before(state: State, hold: Hold) -> bool:
+    """Tell whether a turn has yet to take the step that a hold is of, or to name it."""
+    return isinstance(state, Generating) and state.step <= hold.step
+
+
+def _waits_for(state: State, hold: Hold) -> bool:
+    return isinstance(state, Calling) and state.hold == hold.id
+
+
+def _is_empty(carry: msgspec.Raw) -> bool:
+    return bytes(carry) == b"null"
+
+
+async def _patiently(work: Awaitable[Outcome]) -> Outcome:
+    """Keep an event of a stored turn while the store is away, without keeping others from being taken."""
+    try:
+        return await work
+    except Unavailable as exc:
+        if exc.code == ErrorCode.STORE_DOWN:
+            return Retry(STORE_AGAIN_S, exc.message)
+        raise

@@ -6,9 +6,10 @@ import structlog
 
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, KitemeshError
-from kitemesh_orchestrator.turn import TurnRefused, TurnSeated
+from kitemesh_orchestrator.happenings import TurnRefused, TurnSeated
+from kitemesh_orchestrator.making_way import MakingWay
 from kitemesh_runtime.catalog import Agent, History
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Seat, Stores, TurnRecord
 
 log: Final = structlog.get_logger()
 
@@ -35,8 +36,9 @@ def _refuse(code: ErrorCode, message: str, retry_after_s: float | None = None) -
 class Seating:
     """Seats turns; asking twice for the same turn answers the same."""
 
-    def __init__(self, stores: Stores, *, max_waiting: int) -> None:
+    def __init__(self, stores: Stores, making_way: MakingWay, *, max_waiting: int) -> None:
         self._stores: Final = stores
+        self._making_way: Final = making_way
         self._max_waiting: Final = max_waiting
 
     async def seat(self, start: StartTurn, payload: bytes, agent: Agent | None) -> Seated:
@@ -52,16 +54,20 @@ class Seating:
             return Seated(TurnSeated(ordinal=0))
         if start.fresh:
             return Seated(TurnSeated(ordinal=1))
-        patient = agent is None or agent.on_busy == "queue"
+        patient = agent is None or agent.on_busy != "reject"
         window = agent.history if agent else History()
         try:
-            seat = await self._stores.conversations.take(
-                start.tenant,
-                start.conversation,
-                start.turn,
-                payload,
-                max_waiting=self._max_waiting if patient else 0,
-            )
+            seat = await self._take(start, payload, patient=patient)
+            if seat.place in {"waiting", "full"}:
+                way = await self._making_way.ask(start, agent, has_place=seat.place == "waiting")
+                if isinstance(way, ErrorInfo):
+                    left = await self._stores.conversations.leave(start.tenant, start.conversation, start.turn)
+                    if left or seat.place == "full":
+                        return Seated(TurnRefused(error=way))
+                    # The hold has ended meanwhile, and this turn was promoted.
+                    way = "again"
+                if way == "again":
+                    seat = await self._take(start, payload, patient=patient)
             if seat.place == "active":
                 history = await self._stores.turns.recent(start.tenant, start.conversation, limit=window.turns)
                 return Seated(TurnSeated(ordinal=seat.ordinal), tuple(history))
@@ -77,6 +83,16 @@ class Seating:
             message = "Too many turns wait in this conversation"
             return _refuse(ErrorCode.CONVERSATION_FULL, message, RETRY_BUSY_S)
         return _refuse(ErrorCode.CONVERSATION_BUSY, "The conversation has a running turn", RETRY_BUSY_S)
+
+    async def _take(self, start: StartTurn, payload: bytes, *, patient: bool) -> Seat:
+        assert start.conversation is not None  # noqa: S101  only a conversation has seats
+        return await self._stores.conversations.take(
+            start.tenant,
+            start.conversation,
+            start.turn,
+            payload,
+            max_waiting=self._max_waiting if patient else 0,
+        )
 
     async def create(self, start: StartTurn) -> None:
         """Insert the conversation that a turn begins; the turn's end makes up for a failure."""

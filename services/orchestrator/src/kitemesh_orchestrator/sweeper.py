@@ -1,40 +1,127 @@
-"""The sweep: every few seconds, by compare-and-set and without a leader, free what a dead holder left locked."""
+"""The sweep: every few seconds, by compare-and-set and without a leader, drive on what nobody drives any more.
+
+Conversations whose holder is gone, holds that ran out or were decided and not applied, and stored turns whose work is
+neither in a queue nor done. Waiting in a queue is not death.
+"""
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
+from kitemesh_contracts import subjects
+from kitemesh_contracts.commands import ApplyHold, CancelTurn
 from kitemesh_contracts.errors import KitemeshError
+from kitemesh_contracts.topology import EVENT, MODEL, TOOL
 from kitemesh_orchestrator.endings import Endings
+from kitemesh_orchestrator.engine import Engine
+from kitemesh_orchestrator.happenings import JobReleased
+from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.dependency import Dependency
+from kitemesh_runtime.execution_stores import Job, LiveTurn
 from kitemesh_runtime.failpoints import reach
-from kitemesh_runtime.stores import Conversations
+from kitemesh_runtime.metrics import HOLDS_OPEN, TURNS_REDRIVEN
+from kitemesh_runtime.stores import Stores
 
 SETTLE_S: Final = 12.0
 """Longer than the holders of locks take to renew them."""
+PAGE: Final = 100
+IDLE_S: Final = 6.0
+"""A stored turn that was not written for so long is looked at: its jobs may be lost."""
 
 log: Final = structlog.get_logger()
 
 
-async def sweep_forever(
-    conversations: Conversations, endings: Endings, store_state: Dependency, *, every_s: float
-) -> None:
+class Sweeper:
+    """One replica's sweep; any number of them share the work."""
+
+    def __init__(self, bus: Bus, stores: Stores, engine: Engine, endings: Endings) -> None:
+        self._bus: Final = bus
+        self._stores: Final = stores
+        self._engine: Final = engine
+        self._endings: Final = endings
+
+    async def sweep(self) -> None:
+        """Sweep once.
+
+        Raises:
+            KitemeshError: The store or the bus does not answer; what is left is due at the next sweep.
+
+        """
+        promoted = await self._stores.conversations.sweep()
+        await reach("sweep.mid")
+        for each in promoted:
+            await self._endings.promote(each)
+        if promoted:
+            log.info("sweep.promoted", turns=len(promoted))
+        for hold in await self._stores.holds.due():
+            await self._one("hold", hold.id, self._engine.apply_hold(_apply(hold.turn, hold.tenant, hold.id)))
+        while True:
+            due = await self._stores.live_turns.due(idle_s=IDLE_S, limit=PAGE)
+            for live in due:
+                if not await self._one("turn", live.id, self._look_after(live)):
+                    # Looked at again at once, it would keep the sweep from ending and from those behind it.
+                    await self._stores.live_turns.touch(live.tenant, live.id, version=live.version)
+            if len(due) < PAGE:
+                break
+        HOLDS_OPEN.set(await self._stores.holds.count_open())
+
+    async def _look_after(self, live: LiveTurn) -> None:
+        if live.status == "cancelling":
+            await self._engine.end_cancelled(CancelTurn(turn=live.id, tenant=live.tenant, reason=""))
+            return
+        if live.status == "held" and live.hold is not None:
+            await self._engine.apply_hold(_apply(live.id, live.tenant, live.hold))
+        elif live.conversation is not None:
+            await self._stores.conversations.renew(live.tenant, live.conversation, live.id)
+        lost = [job for job in live.jobs if await self._is_lost(live, job)]
+        now = await self._stores.live_turns.get(live.tenant, live.id) if lost else None
+        if isinstance(now, LiveTurn) and now.version == live.version:
+            for job in lost:
+                log.warning("turn.redriven", turn=live.id, kind=job.kind, step=job.step, attempt=job.attempt)
+                TURNS_REDRIVEN.inc()
+                released = JobReleased(kind=job.kind, step=job.step, index=job.index, attempt=job.attempt)
+                await self._engine.redrive(live.tenant, live.id, released)
+        await self._stores.live_turns.touch(live.tenant, live.id, version=live.version)
+
+    async def _is_lost(self, live: LiveTurn, job: Job) -> bool:
+        """Tell whether a job is neither in its queue, or in a worker's hands, nor done: asked in that order."""
+        model = job.kind == "model"
+        queued = subjects.model_jobs_of(live.id) if model else subjects.tool_jobs_of(live.id, job.pool)
+        return not await self._bus.holds(MODEL if model else TOOL, queued) and not await self._bus.holds(
+            EVENT, subjects.events_of(live.id)
+        )
+
+    async def _one(self, kind: str, name: str, work: Awaitable[object]) -> bool:
+        """Do one thing and tell whether it was done; what fails by itself must not keep the others from being done."""
+        try:
+            await work
+            return True
+        except KitemeshError as exc:
+            log.warning("sweep.skipped", kind=kind, id=name, code=exc.code)
+        except Exception:
+            # One turn that breaks this program must not end it, on every replica, for all others.
+            log.exception("sweep.broke", kind=kind, id=name)
+        else:
+            return True
+        return False
+
+
+async def sweep_forever(sweep: Callable[[], Awaitable[None]], store_state: Dependency, *, every_s: float) -> None:
     """Sweep until cancelled; every pause is jittered, so that replicas spread out."""
     jitter = random.Random()  # noqa: S311  spreads load, guards nothing
     while True:
         await asyncio.sleep(every_s * jitter.uniform(0.8, 1.2))
-        await reach("sweep.mid")
         try:
-            promoted = await conversations.sweep()
+            await sweep()
         except KitemeshError as exc:
             log.warning("sweep.failed", code=exc.code)
             # While the store was away no lock was renewed: those who still hold one come first.
             await store_state.wait_up()
             await asyncio.sleep(SETTLE_S)
-            continue
-        for each in promoted:
-            await endings.promote(each)
-        if promoted:
-            log.info("sweep.promoted", turns=len(promoted))
+
+
+def _apply(turn: str, tenant: str, hold: str) -> ApplyHold:
+    return ApplyHold(turn=turn, tenant=tenant, hold=hold)

@@ -6,125 +6,44 @@ commands, so that every message may be delivered any number of times.
 
 from typing import Final, NamedTuple, assert_never
 
-from msgspec import Struct
+import msgspec
 
-from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.content import FinishReason, Usage
+from kitemesh_contracts.content import CallResult, Step
 from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
-from kitemesh_contracts.events import (
-    CallsReturned,
-    StepCancelled,
-    StepFailed,
-    StepGenerated,
-    StepReleased,
-    StepTimings,
+from kitemesh_contracts.events import CallsReturned, StepCancelled, StepFailed, StepGenerated
+from kitemesh_orchestrator import calls
+from kitemesh_orchestrator.happenings import (
+    Command,
+    Event,
+    Finish,
+    HoldAnswered,
+    JobReleased,
+    OpenHold,
+    Pause,
+    Publish,
+    StepAnswered,
+    TurnCancelled,
+    TurnRefused,
+    TurnSeated,
+    WorkLost,
 )
+from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Running, State, outstanding
+from kitemesh_runtime.execution_stores import Job
 
 MAX_ATTEMPTS: Final = 6
 """A step that was handed back or broke this often fails its turn."""
 
-
-class Accepted(Struct, frozen=True, kw_only=True, tag="accepted"):
-    """Nothing has been done yet."""
-
-    start: StartTurn
-
-
-class Generating(Struct, frozen=True, kw_only=True, tag="generating"):
-    """A model is asked.
-
-    Attributes:
-        ordinal: The turn's number within its conversation; 0 when none is kept.
-        attempt: The newest attempt that was published.
-
-    """
-
-    start: StartTurn
-    ordinal: int
-    step: int
-    attempt: int
-
-
-class Ended(Struct, frozen=True, kw_only=True, tag="ended"):
-    """Nothing will be done any more."""
-
-    start: StartTurn
-
-
-State = Accepted | Generating | Ended
-
-
-class TurnSeated(Struct, frozen=True, kw_only=True):
-    """The turn may run: it keeps no conversation, began one, or holds its lock."""
-
-    ordinal: int
-
-
-class TurnRefused(Struct, frozen=True, kw_only=True):
-    """The turn may not run."""
-
-    error: ErrorInfo
-
-
-class TurnCancelled(Struct, frozen=True, kw_only=True):
-    """Somebody asked for the turn to stop before anything ran."""
-
-    reason: str
-
-
-class WorkLost(Struct, frozen=True, kw_only=True):
-    """A job or an event of the turn was given up by the bus."""
-
-    error: ErrorInfo
-
-
-Event = (
-    TurnSeated
-    | TurnRefused
-    | TurnCancelled
-    | WorkLost
-    | StepGenerated
-    | StepFailed
-    | StepCancelled
-    | StepReleased
-    | CallsReturned
+TOO_LONG: Final = ErrorInfo(code=ErrorCode.TURN_TIMEOUT, message="The turn took longer than it may")
+TOO_MANY_STEPS: Final = ErrorInfo(
+    code=ErrorCode.TURN_BUDGET, message="The model still called tools in the last step that the turn may take"
 )
-
-
-class CallModel(Struct, frozen=True, kw_only=True):
-    """Publish a model job."""
-
-    step: int
-    attempt: int
-
-
-class Finish(Struct, frozen=True, kw_only=True):
-    """Store the turn and close its stream.
-
-    Attributes:
-        attempt: Whose answer counts; 0 when there is none.
-
-    """
-
-    outcome: TurnOutcome
-    step: int = 0
-    attempt: int = 0
-    last: int = 0
-    model: str = ""
-    text: str = ""
-    reasoning: str = ""
-    finish: FinishReason | None = None
-    usage: Usage = Usage()
-    error: ErrorInfo | None = None
-    timings: StepTimings = StepTimings()
-
-
-Command = CallModel | Finish
+NOT_OFFERED: Final = ErrorInfo(code=ErrorCode.TOOL_UNKNOWN, message="The model called a tool it was not given")
+HANDED_BACK: Final = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="A job of the turn was handed back too often")
 
 
 class Decision(NamedTuple):
-    """The next state and what must be published because of it."""
+    """The next state and what must be done because of it."""
 
     state: State
     commands: tuple[Command, ...] = ()
@@ -137,17 +56,22 @@ def decide(state: State, event: Event) -> Decision:
             return _decide_accepted(state, event)
         case Generating():
             return _decide_generating(state, event)
+        case Calling():
+            return _decide_calling(state, event)
         case Ended():
             return Decision(state)
         case _:
             assert_never(state)
 
 
-def _end(state: Accepted | Generating, finish: Finish) -> Decision:
-    return Decision(Ended(start=state.start), (finish,))
+def pending(state: State) -> tuple[Command, ...]:
+    """Return what a state that was saved leads to; all of it may be done again."""
+    published: tuple[Command, ...] = tuple(Publish(job=job) for job in outstanding(state))
+    return (*published, Pause()) if isinstance(state, Calling) and state.paused else published
 
 
-def _cancelled(reason: str) -> ErrorInfo:
+def cancelled(reason: str) -> ErrorInfo:
+    """Say why a turn was cancelled."""
     return ErrorInfo(code=ErrorCode.TURN_CANCELLED, message=f"The turn was cancelled: {reason}")
 
 
@@ -155,12 +79,12 @@ def _decide_accepted(state: Accepted, event: Event) -> Decision:
     match event:
         case TurnSeated():
             running = Generating(start=state.start, ordinal=event.ordinal, step=1, attempt=1)
-            return Decision(running, (CallModel(step=1, attempt=1),))
+            return Decision(running, pending(running))
         case TurnRefused() | WorkLost():
-            return _end(state, Finish(outcome="failed", error=event.error))
+            return Decision(Ended(start=state.start), (Finish(outcome="failed", error=event.error),))
         case TurnCancelled():
-            return _end(state, Finish(outcome="cancelled", error=_cancelled(event.reason)))
-        case StepGenerated() | StepFailed() | StepCancelled() | StepReleased() | CallsReturned():
+            return Decision(Ended(start=state.start), (Finish(outcome="cancelled", error=cancelled(event.reason)),))
+        case StepAnswered() | StepFailed() | StepCancelled() | JobReleased() | CallsReturned() | HoldAnswered():
             return Decision(state)
         case _:
             assert_never(event)
@@ -168,20 +92,28 @@ def _decide_accepted(state: Accepted, event: Event) -> Decision:
 
 def _decide_generating(state: Generating, event: Event) -> Decision:
     match event:
-        case StepGenerated() | StepFailed() | StepCancelled() if event.step == state.step:
-            return _end(state, _finish(event))
-        case StepReleased() if event.step == state.step and event.attempt >= state.attempt:
-            return _again(state, event)
+        case StepAnswered() if _counts(state, event.generated):
+            return _on_answer(state, event)
+        case StepFailed() if _counts(state, event):
+            return _end_with(state, event, "failed", event.error)
+        case StepCancelled() if _counts(state, event):
+            return _end_with(state, event, "cancelled", cancelled(event.reason))
+        case JobReleased() if (event.kind, event.step) == ("model", state.step) and event.attempt >= state.attempt:
+            if event.attempt >= MAX_ATTEMPTS:
+                return _end(state, "failed", HANDED_BACK)
+            again = msgspec.structs.replace(state, attempt=event.attempt + 1)
+            return Decision(again, pending(again))
         case WorkLost():
-            return _end(state, Finish(outcome="failed", step=state.step, error=event.error))
+            return _end(state, "failed", event.error)
         case TurnCancelled():
-            return _end(state, Finish(outcome="cancelled", step=state.step, error=_cancelled(event.reason)))
+            return _end(state, "cancelled", cancelled(event.reason))
         case (
-            StepGenerated()
+            StepAnswered()
             | StepFailed()
             | StepCancelled()
-            | StepReleased()
+            | JobReleased()
             | CallsReturned()
+            | HoldAnswered()
             | TurnSeated()
             | TurnRefused()
         ):
@@ -190,36 +122,154 @@ def _decide_generating(state: Generating, event: Event) -> Decision:
             assert_never(event)
 
 
-def _again(state: Generating, event: StepReleased) -> Decision:
-    attempt = event.attempt + 1
-    if attempt > MAX_ATTEMPTS:
-        error = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="The model call was handed back too often")
-        return _end(state, Finish(outcome="failed", step=state.step, attempt=event.attempt, error=error))
-    again = Generating(start=state.start, ordinal=state.ordinal, step=state.step, attempt=attempt)
-    return Decision(again, (CallModel(step=state.step, attempt=attempt),))
-
-
-def _finish(event: StepGenerated | StepFailed | StepCancelled) -> Finish:
-    """Say how a turn of one step ends; a call of a tool that was never offered is the model's failure."""
+def _decide_calling(state: Calling, event: Event) -> Decision:
     match event:
-        case StepGenerated() if event.calls:
-            return _close(
-                event,
-                "failed",
-                ErrorInfo(code=ErrorCode.TOOL_UNKNOWN, message="The model called a tool it was not given"),
-            )
-        case StepGenerated():
-            return _close(event, "completed", None)
-        case StepFailed():
-            return _close(event, "failed", event.error)
-        case StepCancelled():
-            return _close(event, "cancelled", _cancelled(event.reason))
+        case CallsReturned() if event.step == state.said.step and _job_of(state, "tool", event.job) is not None:
+            returned = calls.take_results(state, event)
+            if event.cancelled is not None:
+                return _end(returned, "cancelled", cancelled(event.cancelled))
+            return _go_on(returned)
+        case JobReleased() if event.step == state.said.step:
+            return _again(state, event)
+        case HoldAnswered() if event.hold == state.hold:
+            answered = calls.take_answers(state, event)
+            if answered is state:
+                return Decision(state)
+            return _go_on(answered, besides=state.jobs)
+        case WorkLost():
+            return _end(state, "failed", event.error)
+        case TurnCancelled():
+            return _end(state, "cancelled", cancelled(event.reason))
+        case (
+            CallsReturned()
+            | JobReleased()
+            | HoldAnswered()
+            | StepAnswered()
+            | StepFailed()
+            | StepCancelled()
+            | TurnSeated()
+            | TurnRefused()
+        ):
+            return Decision(state)
         case _:
             assert_never(event)
 
 
-def _close(event: StepGenerated | StepFailed | StepCancelled, outcome: TurnOutcome, error: ErrorInfo | None) -> Finish:
+def _counts(state: Generating, event: StepGenerated | StepFailed | StepCancelled) -> bool:
+    """Tell whether a result is of the current step; in the store, where attempts are claimed, of the current attempt.
+
+    The first result of a classic step counts, whichever attempt it is of.
+    """
+    return event.step == state.step and (not state.durable or event.attempt == state.attempt)
+
+
+def _on_answer(state: Generating, event: StepAnswered) -> Decision:
+    generated = event.generated
+    if not generated.calls:
+        return _end_with(state, generated, "completed", None)
+    if not event.offered:
+        return _end_with(state, generated, "failed", NOT_OFFERED)
+    if generated.step >= event.limits.steps and any(each.asked.do != "client" for each in event.rulings):
+        # Nothing would ever see what they came to.
+        return _end_with(state, generated, "failed", TOO_MANY_STEPS)
+    calling = calls.begin(state, event)
+    opened = (OpenHold(hold=calling.hold),) if calling.hold is not None else ()
+    if calling.jobs or calling.undecided:
+        return Decision(calling, (*opened, *pending(calling)))
+    return _go_on(calling)
+
+
+def _go_on(state: Calling, besides: tuple[Job, ...] | None = None) -> Decision:
+    """Return what follows when results have come: wait for others, for a person, or begin the next step.
+
+    Args:
+        state: With what has come.
+        besides: Jobs that were published before; `None`: all that are left were.
+
+    """
+    if state.jobs:
+        known = state.jobs if besides is None else besides
+        return Decision(state, tuple(Publish(job=job) for job in state.jobs if job not in known))
+    if state.undecided:
+        return Decision(state, (Pause(),))
+    mine = tuple(call for call, asked in zip(state.said.calls, state.asked, strict=True) if asked.do == "client")
+    if mine:
+        return Decision(
+            Ended(start=state.start),
+            (msgspec.structs.replace(_closing(state, "completed", None), calls=mine, finish="tool_calls"),),
+        )
+    if state.spent_s >= state.start.budget_s:
+        return _end(state, "failed", TOO_LONG)
+    if state.limits.tokens is not None and state.usage.input_tokens + state.usage.output_tokens >= state.limits.tokens:
+        finish = msgspec.structs.replace(_closing(state, "completed", None), finish="length")
+        return Decision(Ended(start=state.start), (finish,))
+    following = calls.following(state)
+    return Decision(following, pending(following))
+
+
+def _again(state: Calling, event: JobReleased) -> Decision:
+    job = _job_of(state, event.kind, event.index)
+    if job is None or event.attempt < job.attempt:
+        return Decision(state)
+    if event.attempt >= MAX_ATTEMPTS:
+        return _end(state, "failed", HANDED_BACK)
+    raised = msgspec.structs.replace(job, attempt=event.attempt + 1)
+    jobs = tuple(raised if each is job else each for each in state.jobs)
+    return Decision(msgspec.structs.replace(state, jobs=jobs), (Publish(job=raised),))
+
+
+def _job_of(state: Calling, kind: str, index: int) -> Job | None:
+    return next((job for job in state.jobs if (job.kind, job.index) == (kind, index)), None)
+
+
+def _end(state: Running, outcome: TurnOutcome, error: ErrorInfo | None) -> Decision:
+    return Decision(Ended(start=state.start), (_closing(state, outcome, error),))
+
+
+def _closing(state: Running, outcome: TurnOutcome, error: ErrorInfo | None) -> Finish:
+    """Say how a turn ends between two answers of the model."""
+    if isinstance(state, Generating):
+        return Finish(
+            outcome=outcome,
+            step=state.step,
+            usage=state.usage,
+            error=error,
+            timings=state.timings,
+            earlier=state.steps,
+        )
+    said = state.said if outcome == "completed" else _answer_rest(state)
     return Finish(
+        outcome=outcome,
+        step=said.step,
+        attempt=said.attempt,
+        last=said.last,
+        model=said.model,
+        text=said.text,
+        reasoning=said.reasoning,
+        usage=state.usage,
+        error=error,
+        timings=state.timings,
+        earlier=state.steps,
+        said=said,
+    )
+
+
+def _answer_rest(state: Calling) -> Step:
+    """Give the calls that no longer get a result one that says so: providers refuse a history without."""
+    answered = {result.call for result in state.said.results}
+    not_run = ErrorInfo(code=ErrorCode.TOOL_CANCELLED, message="The turn ended before the call had a result")
+    rest = tuple(CallResult(call=asked.id, error=not_run) for asked in state.asked if asked.id not in answered)
+    return msgspec.structs.replace(state.said, results=(*state.said.results, *rest))
+
+
+def _end_with(
+    state: Generating,
+    event: StepGenerated | StepFailed | StepCancelled,
+    outcome: TurnOutcome,
+    error: ErrorInfo | None,
+) -> Decision:
+    """End with what a model said."""
+    finish = Finish(
         outcome=outcome,
         step=event.step,
         attempt=event.attempt,
@@ -228,7 +278,9 @@ def _close(event: StepGenerated | StepFailed | StepCancelled, outcome: TurnOutco
         text=event.text,
         reasoning=event.reasoning if isinstance(event, StepGenerated) else "",
         finish=event.finish if isinstance(event, StepGenerated) and error is None else None,
-        usage=event.usage,
+        usage=calls.add_usage(state.usage, event.usage),
         error=error,
-        timings=event.timings,
+        timings=calls.add_timings(state.timings, event.timings),
+        earlier=state.steps,
     )
+    return Decision(Ended(start=state.start), (finish,))

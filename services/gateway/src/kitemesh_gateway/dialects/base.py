@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from kitemesh_contracts.content import Message, Sampling
+from kitemesh_contracts.content import Message, Sampling, ToolSpec
 from kitemesh_contracts.deltas import Delta, TurnEnded
 from kitemesh_contracts.errors import BadRequest, ErrorCode, ErrorInfo
 
@@ -22,6 +22,16 @@ SSE_HEADERS: Final[Mapping[str, str]] = {
 
 RETRIED: Final = frozenset({429, 503})
 """Statuses that always say when to come back."""
+
+FINAL: Final = frozenset(
+    {
+        ErrorCode.TURN_CANCELLED,
+        ErrorCode.CONVERSATION_HELD,
+        ErrorCode.APPROVAL_DECIDED,
+        ErrorCode.TOOL_CHANGED,
+    },
+)
+"""Codes whose answers say that a retry is of no use: clients repeat a bare 409, and some others, by themselves."""
 
 MAX_MISTAKES_SHOWN: Final = 20
 
@@ -36,6 +46,9 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
         conversation: The stored conversation to go on with.
         label: The client's own name for the request, echoed.
         include_usage: A stream ends with the token counts.
+        tools: The caller's own, run by the caller.
+        tool_choice: As `StartTurn` has it.
+        parallel_calls: `False`: one call a step at the most.
 
     """
 
@@ -47,6 +60,9 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     conversation: str | None = None
     label: str | None = None
     include_usage: bool = False
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
+    parallel_calls: bool | None = None
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -74,6 +90,13 @@ class Place(NamedTuple):
     n: int
 
 
+class Rest(NamedTuple):
+    """Text and reasoning of one step that a client has not been shown."""
+
+    step: int
+    items: tuple[Delta, ...]
+
+
 class Encoder(Protocol):
     """One answer's bytes. A stream is `start`, then `delta`s, then one of `end` and `error`."""
 
@@ -81,10 +104,10 @@ class Encoder(Protocol):
         """Return the events that open a stream."""
 
     def delta(self, place: Place, items: Sequence[Delta]) -> bytes:
-        """Return the events of one frame."""
+        """Return the events of one frame; none when it has nothing that this dialect shows."""
 
-    def end(self, ended: TurnEnded, rest: Sequence[Delta]) -> bytes:
-        """Return the events that close a complete stream; `rest` is what the client has not been shown."""
+    def end(self, ended: TurnEnded, rest: Sequence[Rest]) -> bytes:
+        """Return the events that close a stream which is complete or held; `rest` is the text not shown yet."""
 
     def error(self, place: Place, error: ErrorInfo, request_id: str) -> bytes:
         """Return the events that close a stream which could not finish."""
@@ -122,8 +145,8 @@ class Dialect(Protocol):
     def encoder(self, facts: Facts) -> Encoder:
         """Return the encoder of one answer."""
 
-    def refusal(self, error: ErrorInfo, *, request_id: str, param: str | None) -> ErrorBody:
-        """Return the body of an error that is told before anything else was sent."""
+    def refusal(self, error: ErrorInfo, *, request_id: str, param: str | None, path: str = "") -> ErrorBody:
+        """Return the body of an error that is told before anything else was sent; `path` is the request's, decoded."""
 
 
 class Mistake(NamedTuple):

@@ -23,6 +23,6 @@ class Completions:
         """Return the encoder of one answer."""
         return CompletionsEncoder(facts)
 
-    def refusal(self, error: ErrorInfo, *, request_id: str, param: str | None) -> ErrorBody:
+    def refusal(self, error: ErrorInfo, *, request_id: str, param: str | None, path: str = "") -> ErrorBody:  # noqa: ARG002  these clients are not told it
         """Return the body of an error."""
         return ErrorBody(JSON, error_body(error, request_id=request_id, param=param))

@@ -15,14 +15,14 @@ class CalledFunction(Struct, frozen=True, kw_only=True):
 
 
 class CallOut(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
-    """A tool call; `id` is its execution id."""
+    """A tool call for the caller: to run, or with `kitemesh.approval_id` to decide; `id` is its execution id."""
 
     id: str
     function: CalledFunction
 
 
 class MessageOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer; `content` is null only beside tool calls."""
+    """The answer; `content` is null only beside tool calls, and always beside those that are to be decided."""
 
     role: Literal["assistant"]
     content: str | None
@@ -68,6 +68,8 @@ class KitemeshOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
         request_id: `metadata.request_id`, else the request's id.
         conversation_id: Absent when none is kept.
         stored: Only ever `false`: the answer could not be stored.
+        approval_id: The calls wait for a person's decision: `POST /v1/chat/resume` takes it.
+        expires_at: When they count as denied, ISO 8601 in UTC.
 
     """
 
@@ -75,6 +77,8 @@ class KitemeshOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_id: str
     conversation_id: str | None = None
     stored: bool = True
+    approval_id: str | None = None
+    expires_at: str | None = None
 
 
 class Completion(Struct, frozen=True, kw_only=True, tag_field="object", tag="chat.completion"):
@@ -89,20 +93,12 @@ class Completion(Struct, frozen=True, kw_only=True, tag_field="object", tag="cha
     kitemesh: KitemeshOut
 
 
-class FunctionDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """More of a function call; the name comes with the first piece."""
-
-    name: str = ""
-    arguments: str | None = None
-
-
-class CallDeltaOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """More of a tool call; id and type come with the first piece."""
+class CallDeltaOut(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+    """A tool call for the caller, in one piece."""
 
     index: int
-    function: FunctionDelta
-    id: str = ""
-    type: Literal["", "function"] = ""
+    id: str
+    function: CalledFunction
 
 
 class DeltaOut(Struct, frozen=True, kw_only=True, omit_defaults=True):

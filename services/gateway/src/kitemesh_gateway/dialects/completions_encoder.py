@@ -1,29 +1,34 @@
 """From canonical deltas to the bytes of `chat.completion` and its chunks. Pure.
 
-What every chunk of a stream repeats is put together once; a delta costs one encoded string and one concatenation.
+What every chunk of a stream repeats is put together once; a delta costs one encoded string and one concatenation. The
+texts of a turn's steps are one text here, parted by a blank line. Calls are shown at the end, when it is known which of
+them are the caller's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, assert_never
 
 from kitemesh_contracts.codec import encode
+from kitemesh_contracts.content import FinishReason
 from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorInfo
-from kitemesh_gateway.dialects.base import Facts, Place
+from kitemesh_gateway.dialects.base import Facts, Place, Rest
 from kitemesh_gateway.dialects.completions_answers import (
     CallDeltaOut,
+    CalledFunction,
     ChoiceOut,
     Completion,
     DeltaOut,
-    FunctionDelta,
     KitemeshOut,
     MessageOut,
     call_out,
     usage_out,
 )
 from kitemesh_gateway.dialects.completions_errors import error_body
+from kitemesh_gateway.instants import iso
 
 FINGERPRINT: Final = "fp_kitemesh"
+BETWEEN_STEPS: Final = "\n\n"
 _START: Final = Place(0, 0, 0)
 _ROLE: Final = b'{"role":"assistant","content":""}'
 _NOTHING: Final = b"{}"
@@ -32,10 +37,11 @@ _NOTHING: Final = b"{}"
 class CompletionsEncoder:
     """One answer's bytes."""
 
-    __slots__ = ("_close", "_content", "_data", "_facts", "_id", "_no_usage")
+    __slots__ = ("_close", "_content", "_data", "_facts", "_id", "_no_usage", "_reasoning_step", "_text_step")
 
     def __init__(self, facts: Facts) -> None:
         self._facts: Final = facts
+        self._text_step = self._reasoning_step = 0
         self._id = b"id: %b:" % facts.turn.encode()
         self._no_usage = b',"usage":null' if facts.include_usage else b""
         self._data = (
@@ -51,17 +57,32 @@ class CompletionsEncoder:
         return self._chunk(_START, 0, _ROLE)
 
     def delta(self, place: Place, items: Sequence[Delta]) -> bytes:
-        """Return one chunk for each item."""
-        if len(items) == 1 and type(items[0]) is TextDelta:
+        """Return one chunk for each item that is shown."""
+        if len(items) == 1 and type(items[0]) is TextDelta and place.step == self._text_step:
             return b"%b%d.%d.%d.0%b%b%b" % (self._id, *place, self._content, encode(items[0].text), self._close)
-        return b"".join(self._chunk(place, k, _delta(item)) for k, item in enumerate(items))
+        return b"".join(self._chunk(place, k, delta) for k, delta in enumerate(self._shown(place.step, items)))
 
-    def end(self, ended: TurnEnded, rest: Sequence[Delta]) -> bytes:
-        """Return what was not shown, the finish reason, the usage if it was asked for, and `[DONE]`."""
+    def end(self, ended: TurnEnded, rest: Sequence[Rest]) -> bytes:
+        """Return what was not shown, the calls, the finish reason, the usage if it was asked for, and `[DONE]`."""
         place = Place(ended.step, ended.attempt, ended.last + 1)
-        events = [self._chunk(place, k, _delta(item)) for k, item in enumerate(rest)]
+        deltas = [delta for step, items in rest for delta in self._shown(step, items)]
+        deltas += [
+            encode(
+                DeltaOut(
+                    tool_calls=(
+                        CallDeltaOut(
+                            index=index,
+                            id=call.id,
+                            function=CalledFunction(name=call.name, arguments=call.arguments),
+                        ),
+                    )
+                )
+            )
+            for index, call in enumerate(ended.calls)
+        ]
+        events = [self._chunk(place, k, delta) for k, delta in enumerate(deltas)]
         kitemesh = b',"kitemesh":%b' % encode(self._kitemesh(ended))
-        events.append(self._chunk(place, len(events), _NOTHING, ended.finish or "stop", kitemesh))
+        events.append(self._chunk(place, len(events), _NOTHING, _finish(ended), kitemesh))
         if self._facts.include_usage:
             events.append(
                 b"%b%b]," % (self._line(place, len(events)), self._data)
@@ -77,6 +98,7 @@ class CompletionsEncoder:
     def whole(self, ended: TurnEnded) -> bytes:
         """Return a `chat.completion`."""
         facts = self._facts
+        text = _joined([*(step.text for step in ended.earlier), ended.text])
         return encode(
             Completion(
                 id=f"chatcmpl-{facts.turn}",
@@ -88,11 +110,11 @@ class CompletionsEncoder:
                         index=0,
                         message=MessageOut(
                             role="assistant",
-                            content=None if ended.calls and not ended.text else ended.text,
-                            reasoning_content=ended.reasoning,
+                            content=None if ended.hold is not None or (ended.calls and not text) else text,
+                            reasoning_content=_joined([*(step.reasoning for step in ended.earlier), ended.reasoning]),
                             tool_calls=tuple(call_out(call) for call in ended.calls),
                         ),
-                        finish_reason=ended.finish or "stop",
+                        finish_reason=_finish(ended),
                     ),
                 ),
                 usage=usage_out(ended.usage),
@@ -120,27 +142,34 @@ class CompletionsEncoder:
             request_id=facts.label,
             conversation_id=facts.conversation,
             stored=ended.stored,
+            approval_id=ended.hold.id if ended.hold else None,
+            expires_at=iso(ended.hold.expires_at_ms / 1000) if ended.hold else None,
         )
 
+    def _shown(self, step: int, items: Iterable[Delta]) -> Iterable[bytes]:
+        for item in items:
+            match item:
+                case TextDelta():
+                    text = item.text
+                    if text and step != self._text_step:
+                        text = BETWEEN_STEPS + text if self._text_step else text
+                        self._text_step = step
+                    yield encode(DeltaOut(content=text))
+                case ReasoningDelta():
+                    reasoning = item.text
+                    if reasoning and step != self._reasoning_step:
+                        reasoning = BETWEEN_STEPS + reasoning if self._reasoning_step else reasoning
+                        self._reasoning_step = step
+                    yield encode(DeltaOut(reasoning_content=reasoning))
+                case CallDelta():
+                    pass
+                case _:
+                    assert_never(item)
 
-def _delta(item: Delta) -> bytes:
-    match item:
-        case TextDelta():
-            return encode(DeltaOut(content=item.text))
-        case ReasoningDelta():
-            return encode(DeltaOut(reasoning_content=item.text))
-        case CallDelta():
-            return encode(
-                DeltaOut(
-                    tool_calls=(
-                        CallDeltaOut(
-                            index=item.index,
-                            id=item.id,
-                            type="function" if item.id else "",
-                            function=FunctionDelta(name=item.name, arguments=item.arguments),
-                        ),
-                    ),
-                ),
-            )
-        case _:
-            assert_never(item)
+
+def _finish(ended: TurnEnded) -> FinishReason:
+    return "tool_calls" if ended.calls else ended.finish or "stop"
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return BETWEEN_STEPS.join(text for text in texts if text)

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo
+from kitemesh_gateway.instants import iso
 
 ErrorType = Literal[
     "invalid_request_error",
@@ -54,11 +55,27 @@ PARAMS: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.CONVERSATION_UNKNOWN: "metadata.conversation_id",
     ErrorCode.CONVERSATION_BUSY: "metadata.conversation_id",
     ErrorCode.CONVERSATION_FULL: "metadata.conversation_id",
+    ErrorCode.CONVERSATION_HELD: "metadata.conversation_id",
+    ErrorCode.APPROVAL_UNKNOWN: "approval_id",
+    ErrorCode.APPROVAL_GONE: "approval_id",
+    ErrorCode.APPROVAL_DECIDED: "approval_id",
 }
 """The field at fault where the code alone says it."""
 
 
-class ErrorOut(Struct, frozen=True, kw_only=True):
+class HeldOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The approval in the way.
+
+    Attributes:
+        expires_at: When it ends by itself, ISO 8601 in UTC.
+
+    """
+
+    approval_id: str
+    expires_at: str | None = None
+
+
+class ErrorOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What went wrong."""
 
     message: str
@@ -66,6 +83,7 @@ class ErrorOut(Struct, frozen=True, kw_only=True):
     code: str
     param: str | None
     request_id: str
+    kitemesh: HeldOut | None = None
 
 
 class ErrorEnvelope(Struct, frozen=True, kw_only=True):
@@ -84,6 +102,14 @@ def error_body(error: ErrorInfo, *, request_id: str, param: str | None = None) -
                 code=CODES.get(error.code, error.code.value),
                 param=param or PARAMS.get(error.code),
                 request_id=request_id,
+                kitemesh=_held(error),
             ),
         ),
     )
+
+
+def _held(error: ErrorInfo) -> HeldOut | None:
+    if error.approval is None:
+        return None
+    expires_at_ms = error.expires_at_ms
+    return HeldOut(approval_id=error.approval, expires_at=None if expires_at_ms is None else iso(expires_at_ms / 1000))

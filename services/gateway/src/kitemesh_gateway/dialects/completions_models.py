@@ -6,129 +6,17 @@ Types are strict; unknown fields are ignored; what only a later version does is 
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from kitemesh_contracts.ids import is_id
+from kitemesh_gateway.dialects.completions_messages import Body, MessageIn, ToolName, content_tag
 from kitemesh_gateway.dialects.mistakes import Unsupported, not_yet, only, wrong
 
 MAX_USED_MESSAGES: Final = 256
+MAX_TOOLS: Final = 64
 _TOKENS_MAX: Final = 2**31 - 1
 _TOKEN_ID_DIGITS: Final = 10
 _UUID: Final = re.compile(r"\A[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\Z", re.IGNORECASE)
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-def _later(what: str) -> str:
-    raise not_yet(f"'{what}' is not supported yet")
-
-
-def _only_text(_: str) -> str:
-    raise only("'text'")
-
-
-class TextPartIn(_Body):
-    """A piece of text."""
-
-    type: Literal["text"]
-    text: str
-
-
-class MediaPartIn(_Body):
-    """A piece that is no text."""
-
-    type: Annotated[Literal["image_url", "file", "input_audio"], AfterValidator(_only_text)]
-
-
-class UnknownPartIn(_Body):
-    """Whatever else: its errors say what a part is."""
-
-    type: Literal["text", "image_url", "file", "input_audio"]
-
-
-def _part_tag(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind == "text":
-        return "#text"
-    return "#media" if kind in ("image_url", "file", "input_audio") else "#unknown"
-
-
-PartIn = Annotated[
-    Annotated[TextPartIn, Tag("#text")]
-    | Annotated[SkipJsonSchema[MediaPartIn], Tag("#media")]
-    | Annotated[SkipJsonSchema[UnknownPartIn], Tag("#unknown")],
-    Discriminator(_part_tag),
-]
-
-
-def _content_tag(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "#string"
-    return "#parts" if isinstance(value, list) else None
-
-
-ContentIn = Annotated[
-    Annotated[str, Tag("#string")] | Annotated[list[PartIn], Field(min_length=1), Tag("#parts")],
-    Discriminator(
-        _content_tag,
-        custom_error_type="wrong",
-        custom_error_message="must be a string or an array of parts",
-    ),
-]
-
-
-class SystemIn(_Body):
-    """An instruction; appended to the agent's own prompt."""
-
-    role: Literal["system", "developer"]
-    content: ContentIn
-
-
-class UserIn(_Body):
-    """What the user says."""
-
-    role: Literal["user"]
-    content: ContentIn
-
-
-class AssistantIn(_Body):
-    """What the model said earlier."""
-
-    role: Literal["assistant"]
-    content: ContentIn
-    tool_calls: Unsupported = None
-
-
-class ToolIn(_Body):
-    """A client tool's result."""
-
-    role: Annotated[Literal["tool"], AfterValidator(_later)]
-
-
-class UnknownIn(_Body):
-    """Whatever else: its errors say what a message is."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-
-
-def _message_tag(value: Any) -> str:
-    role = value.get("role") if isinstance(value, dict) else None
-    if role in ("user", "assistant", "system", "tool"):
-        return f"#{role}"
-    return "#system" if role == "developer" else "#unknown"
-
-
-MessageIn = Annotated[
-    Annotated[SystemIn, Tag("#system")]
-    | Annotated[UserIn, Tag("#user")]
-    | Annotated[AssistantIn, Tag("#assistant")]
-    | Annotated[SkipJsonSchema[ToolIn], Tag("#tool")]
-    | Annotated[SkipJsonSchema[UnknownIn], Tag("#unknown")],
-    Discriminator(_message_tag),
-]
 
 
 def _check_model(model: str) -> str:
@@ -173,7 +61,7 @@ def _check_format(kind: str) -> str:
     return kind
 
 
-class MetadataIn(_Body):
+class MetadataIn(Body):
     """What this server understands of the request's metadata; other keys are ignored."""
 
     request_id: Annotated[str, Field(max_length=255, description="Echoed in kitemesh.request_id.")] | None = None
@@ -197,13 +85,13 @@ class MetadataIn(_Body):
     ) = None
 
 
-class StreamOptionsIn(_Body):
+class StreamOptionsIn(Body):
     """How a stream ends."""
 
     include_usage: bool | None = None
 
 
-class ResponseFormatIn(_Body):
+class ResponseFormatIn(Body):
     """The form of the answer."""
 
     type: Annotated[
@@ -213,6 +101,50 @@ class ResponseFormatIn(_Body):
     ]
 
 
+class FunctionIn(Body):
+    """What a model is told of a tool."""
+
+    name: ToolName
+    description: str | None = None
+    parameters: Annotated[dict[str, Any], Field(description="JSON Schema of the arguments.")] | None = None
+    strict: Annotated[bool, AfterValidator(_check_off), WithJsonSchema({"const": False})] | None = None
+
+
+class ToolDefinitionIn(Body):
+    """One of the caller's own tools: its calls are returned to the caller, never run here."""
+
+    type: Literal["function"]
+    function: FunctionIn
+
+
+class ChosenFunctionIn(Body):
+    """The one to call."""
+
+    name: ToolName
+
+
+class ChosenToolIn(Body):
+    """A tool that must be called."""
+
+    type: Literal["function"]
+    function: ChosenFunctionIn
+
+
+def _choice_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "#word"
+    return "#tool" if isinstance(value, dict) else None
+
+
+ToolChoiceIn = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("#word")] | Annotated[ChosenToolIn, Tag("#tool")],
+    Discriminator(
+        _choice_tag,
+        custom_error_type="wrong",
+        custom_error_message="must be a string or an object that names a function",
+    ),
+]
+
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Tokens = Annotated[int, Field(ge=1, le=_TOKENS_MAX)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
@@ -221,21 +153,24 @@ StopText = Annotated[str, Field(min_length=1, max_length=256)]
 StopIn = Annotated[
     Annotated[StopText, Tag("#string")] | Annotated[list[StopText], Field(max_length=4), Tag("#parts")],
     Discriminator(
-        _content_tag,
+        content_tag,
         custom_error_type="wrong",
         custom_error_message="must be a string or an array of strings",
     ),
 ]
 
 
-class ChatRequest(_Body):
+ModelIn = Annotated[
+    str,
+    Field(min_length=1, max_length=256, description="`group:<uuid>`, `agent:<id>` or a model id."),
+    AfterValidator(_check_model),
+]
+
+
+class ChatRequest(Body):
     """A chat completion request. Fields that are not listed are ignored."""
 
-    model: Annotated[
-        str,
-        Field(min_length=1, max_length=256, description="`group:<uuid>`, `agent:<id>` or a model id."),
-        AfterValidator(_check_model),
-    ]
+    model: ModelIn
     messages: Annotated[list[MessageIn], Field(min_length=1, description="At least one of them from the user.")]
     stream: bool | None = None
     stream_options: StreamOptionsIn | None = None
@@ -254,9 +189,15 @@ class ChatRequest(_Body):
     logprobs: Annotated[bool, AfterValidator(_check_off), WithJsonSchema({"const": False})] | None = None
     top_logprobs: Unsupported = None
     response_format: ResponseFormatIn | None = None
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
-    parallel_tool_calls: Unsupported = None
+    tools: (
+        Annotated[
+            list[ToolDefinitionIn],
+            Field(max_length=MAX_TOOLS, description="The caller's own, beside those of the agent, which run here."),
+        ]
+        | None
+    ) = None
+    tool_choice: ToolChoiceIn | None = None
+    parallel_tool_calls: Annotated[bool, Field(description="`false`: one call a step at the most.")] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     user: Annotated[str, Field(max_length=256)] | None = None
     metadata: MetadataIn | None = None

@@ -2,31 +2,35 @@
 
 from typing import Final
 
+from msgspec import Raw
 from pydantic import ValidationError
 
+from kitemesh_contracts.codec import encode
 from kitemesh_contracts.content import (
     AssistantMessage,
     Message,
     Sampling,
     SystemMessage,
     TextPart,
+    ToolCall,
+    ToolMessage,
+    ToolSpec,
     UserMessage,
 )
-from kitemesh_gateway.dialects.base import Mistake, Mistakes, TurnRequest
-from kitemesh_gateway.dialects.completions_models import (
-    MAX_USED_MESSAGES,
+from kitemesh_gateway.dialects.base import Mistakes, TurnRequest
+from kitemesh_gateway.dialects.completions_messages import (
     AssistantIn,
-    ChatRequest,
-    ContentIn,
     MessageIn,
     SystemIn,
-    TextPartIn,
+    ToolIn,
     UserIn,
+    texts_of,
 )
+from kitemesh_gateway.dialects.completions_models import ChatRequest, ToolDefinitionIn
+from kitemesh_gateway.dialects.completions_rules import across
 from kitemesh_gateway.dialects.mistakes import mistakes_of
 
-_NO_USER: Final = "needs at least one user message"
-_NO_NEW_USER: Final = "needs a user message after the last assistant message"
+_ANY_ARGUMENTS: Final = Raw(b'{"type":"object"}')
 
 
 def parse(body: object) -> TurnRequest:
@@ -39,8 +43,8 @@ def parse(body: object) -> TurnRequest:
     try:
         request = ChatRequest.model_validate(body)
     except ValidationError as exc:
-        raise Mistakes([*mistakes_of(exc), *_across(body)]) from exc
-    mistakes = _across(body)
+        raise Mistakes([*mistakes_of(exc), *across(body)]) from exc
+    mistakes = across(body)
     if mistakes:
         raise Mistakes(mistakes)
     metadata = request.metadata
@@ -54,33 +58,10 @@ def parse(body: object) -> TurnRequest:
         conversation=conversation,
         label=metadata.request_id if metadata else None,
         include_usage=bool(request.stream_options and request.stream_options.include_usage),
+        tools=tuple(_tool(each) for each in request.tools or ()),
+        tool_choice=_choice(request),
+        parallel_calls=request.parallel_tool_calls,
     )
-
-
-def _across(body: object) -> list[Mistake]:
-    """Find what is wrong between fields; looks at the raw body, so that it can speak beside other mistakes."""
-    if not isinstance(body, dict):
-        return []
-    mistakes: list[Mistake] = []
-    metadata = body.get("metadata")
-    continues = isinstance(metadata, dict) and metadata.get("conversation_id") is not None
-    messages = body.get("messages")
-    if isinstance(messages, list) and messages:
-        roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
-        used = roles[_first_new(roles) :] if continues else roles
-        if "user" not in used:
-            mistakes.append(Mistake("messages", _NO_NEW_USER if "user" in roles else _NO_USER))
-        if len(used) > MAX_USED_MESSAGES:
-            mistakes.append(Mistake("messages", f"must not bring more than {MAX_USED_MESSAGES} messages"))
-    if continues and body.get("store") is False:
-        mistakes.append(Mistake("store", "must not be false with metadata.conversation_id"))
-    if body.get("stream_options") is not None and body.get("stream") is not True:
-        mistakes.append(Mistake("stream_options", "is only allowed with stream"))
-    return mistakes
-
-
-def _first_new(roles: list[object]) -> int:
-    return max((index for index, role in enumerate(roles) if role == "assistant"), default=-1) + 1
 
 
 def _used(messages: list[Message], conversation: str | None) -> tuple[Message, ...]:
@@ -98,17 +79,35 @@ def _message(message: MessageIn) -> Message:
     if isinstance(message, UserIn):
         if isinstance(message.content, str):
             return UserMessage(parts=(TextPart(text=message.content),))
-        return UserMessage(parts=tuple(TextPart(text=text) for text in _texts(message.content)))
+        return UserMessage(parts=tuple(TextPart(text=text) for text in texts_of(message.content)))
     if isinstance(message, SystemIn):
-        return SystemMessage(text="".join(_texts(message.content)))
+        return SystemMessage(text="".join(texts_of(message.content)))
+    if isinstance(message, ToolIn):
+        return ToolMessage(call=message.tool_call_id, text="".join(texts_of(message.content)))
     assert isinstance(message, AssistantIn)  # noqa: S101  validation lets no other pass
-    return AssistantMessage(text="".join(_texts(message.content)))
+    return AssistantMessage(
+        text="".join(texts_of(message.content or "")),
+        calls=tuple(
+            ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+            for call in message.tool_calls or ()
+        ),
+    )
 
 
-def _texts(content: ContentIn) -> list[str]:
-    if isinstance(content, str):
-        return [content]
-    return [part.text for part in content if isinstance(part, TextPartIn)]
+def _tool(tool: ToolDefinitionIn) -> ToolSpec:
+    function = tool.function
+    return ToolSpec(
+        name=function.name,
+        description=function.description or "",
+        parameters=_ANY_ARGUMENTS if function.parameters is None else Raw(encode(function.parameters)),
+    )
+
+
+def _choice(request: ChatRequest) -> str:
+    choice = request.tool_choice
+    if choice is None or isinstance(choice, str):
+        return choice or "auto"
+    return f"tool:{choice.function.name}"
 
 
 def _sampling(request: ChatRequest) -> Sampling:

@@ -1,0 +1,104 @@
+"""Holds in MongoDB: each change is one conditional write, so of many at once one wins.
+
+What a write matches and computes is said in `hold_updates_mongo`; here are the calls.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pymongo import DESCENDING, ReturnDocument
+
+from kitemesh_contracts.errors import Bug
+from kitemesh_runtime import hold_updates_mongo as updates
+from kitemesh_runtime.documents_mongo import Document, Pipeline
+from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.due_mongo import find_due
+from kitemesh_runtime.errors_mongo import duplicate
+from kitemesh_runtime.execution_stores import Decided, Hold, HoldStatus, Verdict
+
+COLLECTION: Final = "holds"
+COUNT_MAX: Final = 100_000
+
+
+class MongoHolds:
+    """The `Holds` port on MongoDB."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._run = database.run
+        self._command = database.command
+        self._collection = database.collection(COLLECTION)
+
+    async def open(self, tenant: str, hold: Hold, *, expires_after_s: float) -> Hold:
+        """Store a hold that runs out by the database's clock, and return what is stored; again changes nothing."""
+        if hold.tenant != tenant:
+            raise Bug("a hold was to be stored for another tenant than its own")
+        stored = await self._change({"_id": hold.id}, updates.opened(hold, expires_after_s), upsert=True)
+        if stored is None or stored.tenant != tenant:
+            raise duplicate()
+        return stored
+
+    async def get(self, tenant: str, hold: str) -> Hold | None:
+        """Return the hold."""
+        document = await self._run(self._collection.find_one({"_id": hold, "tenant": tenant}))
+        return None if document is None else updates.read_hold(document)
+
+    async def page(self, tenant: str, *, status: HoldStatus | None, before: str | None, limit: int) -> list[Hold]:
+        """Return holds, newest first; `before` is the id of the last one seen."""
+        if limit < 1:
+            return []
+        last = None
+        if before is not None:
+            seen = await self._run(self._collection.find_one({"_id": before, "tenant": tenant}, {"created_at": 1}))
+            if seen is None:
+                return []
+            last = (seen["created_at"], before)
+        newest = [("created_at", DESCENDING), ("_id", DESCENDING)]
+        found = self._collection.find(updates.page(tenant, status, last)).sort(newest).limit(limit)
+        return [updates.read_hold(document) for document in await self._run(found.to_list(limit))]
+
+    async def decide(
+        self, tenant: str, hold: str, verdicts: dict[str, Verdict], *, texts: Sequence[str] = ()
+    ) -> Decided:
+        """Decide calls in one write, if the hold is open, has not run out, and has none of these decided."""
+        match = updates.decidable(tenant, hold, tuple(verdicts))
+        decided = await self._change(match, updates.decide(verdicts, texts)) if verdicts else None
+        if decided is not None:
+            return Decided(won=True, hold=decided)
+        return Decided(won=False, hold=await self.get(tenant, hold))
+
+    async def expire(self, tenant: str, hold: str) -> Hold | None:
+        """End an open hold whose time has come by the database's clock; return it as it is now."""
+        return await self._change_or_get(tenant, hold, updates.run_out(tenant, hold), updates.expire())
+
+    async def cancel(self, tenant: str, hold: str, reason: str, *, only_open: bool = False) -> Hold | None:
+        """End an open hold, or one decided and not yet applied unless `only_open`; return it as it is now."""
+        match = updates.running(tenant, hold) if only_open else updates.cancellable(tenant, hold)
+        return await self._change_or_get(tenant, hold, match, updates.cancel(reason))
+
+    async def applied(self, tenant: str, hold: str, *, version: int) -> None:
+        """Note that the turn has taken note of that version; a smaller one changes nothing."""
+        await self._run(self._collection.update_one({"_id": hold, "tenant": tenant}, updates.applied(version)))
+
+    async def due(self, *, limit: int = 100) -> list[Hold]:
+        """Return open holds that have run out, and those not `applied` for 5 s, of all tenants."""
+        return await find_due(self._database, COLLECTION, updates.due(), "due_at", updates.read_hold, limit=limit)
+
+    async def count_open(self) -> int:
+        """Count open holds of all tenants, by an index that has no others and up to 100,000."""
+        command = {"count": COLLECTION, "query": {"status": "open"}, "limit": COUNT_MAX}
+        return int((await self._command(command))["n"])
+
+    async def _change_or_get(self, tenant: str, hold: str, match: Document, pipeline: Pipeline) -> Hold | None:
+        changed = await self._change(match, pipeline)
+        return await self.get(tenant, hold) if changed is None else changed
+
+    async def _change(self, match: Document, pipeline: Pipeline, *, upsert: bool = False) -> Hold | None:
+        call: Any = self._collection.find_one_and_update(
+            match,
+            pipeline,
+            upsert=upsert,
+            return_document=ReturnDocument.AFTER,
+        )
+        document: Document | None = await self._run(call)
+        return None if document is None else updates.read_hold(document)

@@ -1,0 +1,117 @@
+"""The memory twin of `LiveTurns`."""
+
+from msgspec.structs import replace
+
+from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
+from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.stores import TurnRecord
+
+
+class MemoryLiveTurns:
+    """The `LiveTurns` port in memory.
+
+    Args:
+        clock: Dates each write.
+        kept: Where the turns are, by id; shared with `MemoryTurns`.
+
+    """
+
+    def __init__(self, clock: Clock, kept: dict[str, LiveTurn | TurnRecord]) -> None:
+        self._clock = clock
+        self._kept = kept
+        self._touched_ms: dict[str, float] = {}
+
+    async def insert(self, tenant: str, turn: LiveTurn) -> bool:
+        """Store a turn, version 1; `False` when the id exists, live or ended."""
+        if turn.version != 1:
+            raise Bug("a turn was to be inserted as another version than its first")
+        _check(tenant, turn)
+        found = self._kept.get(turn.id)
+        if found is not None and found.tenant != tenant:
+            raise Conflict(ErrorCode.DUPLICATE, "it exists already")
+        if found is None:
+            self._put(turn)
+        return found is None
+
+    async def get(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
+        """Return the turn, live or ended."""
+        found = self._kept.get(turn)
+        return found if found is not None and found.tenant == tenant else None
+
+    async def save(self, tenant: str, turn: LiveTurn) -> None:
+        """Replace the version before `turn.version`."""
+        _check(tenant, turn)
+        self._expect(tenant, turn.id, turn.version - 1)
+        self._put(turn)
+
+    async def finish(self, tenant: str, record: TurnRecord, *, version: int) -> None:
+        """Replace the live turn of that version by the record of its end."""
+        _check(tenant, record)
+        self._expect(tenant, record.id, version)
+        self._kept[record.id] = record
+        self._touched_ms.pop(record.id, None)
+
+    async def claim(self, tenant: str, turn: str, job: Job) -> bool:
+        """Raise a job's attempt by one, if it is still outstanding at `job.attempt`; counts as a version."""
+        live = self._live(tenant, turn)
+        if live is None or not any(_is(job, other) and other.attempt == job.attempt for other in live.jobs):
+            return False
+        raised = tuple(replace(other, attempt=job.attempt + 1) if _is(job, other) else other for other in live.jobs)
+        self._put(replace(live, jobs=raised, version=live.version + 1))
+        return True
+
+    async def cancel(self, tenant: str, turn: str, reason: str) -> LiveTurn | TurnRecord | None:
+        """Mark a live turn as being cancelled and return it as it is then; again is the same. Counts as a version."""
+        live = self._live(tenant, turn)
+        if live is not None and live.status != "cancelling":
+            reason = reason if live.cancelled is None else live.cancelled
+            self._put(replace(live, status="cancelling", cancelled=reason, version=live.version + 1))
+        return await self.get(tenant, turn)
+
+    async def due(self, *, idle_s: float, limit: int = 100) -> list[LiveTurn]:
+        """Return live turns whose last write or `touch`, or time to be looked at, is older, oldest first."""
+        before_ms = self._clock.now_ms() - idle_s * 1000
+        oldest = sorted(self._touched_ms.items(), key=lambda entry: entry[1])
+        found = [self._kept[turn] for turn, touched_ms in oldest if touched_ms < before_ms]
+        return [turn for turn in found if isinstance(turn, LiveTurn)][:limit]
+
+    async def touch(self, tenant: str, turn: str, *, version: int) -> bool:
+        """Put off the next time that the turn is due, if it has that version still; no new version."""
+        live = self._live(tenant, turn)
+        if live is None or live.version != version:
+            return False
+        self._touch(live)
+        return True
+
+    def _live(self, tenant: str, turn: str) -> LiveTurn | None:
+        found = self._kept.get(turn)
+        return found if isinstance(found, LiveTurn) and found.tenant == tenant else None
+
+    def _expect(self, tenant: str, turn: str, version: int) -> None:
+        live = self._live(tenant, turn)
+        if live is None or live.version != version:
+            raise Conflict(ErrorCode.STALE, "it is not as it was expected to be")
+
+    def _put(self, turn: LiveTurn) -> None:
+        now_ms = self._clock.now_ms()
+        self._kept[turn.id] = replace(turn, updated_at_s=now_ms / 1000)
+        self._touch(turn)
+
+    def _touch(self, turn: LiveTurn) -> None:
+        touched_ms: float = self._clock.now_ms()
+        if turn.status == "held":
+            self._touched_ms.pop(turn.id, None)
+            if turn.look_at_s is None:
+                return
+            touched_ms = max(touched_ms, turn.look_at_s * 1000)
+        self._touched_ms[turn.id] = touched_ms
+
+
+def _check(tenant: str, turn: LiveTurn | TurnRecord) -> None:
+    if turn.tenant != tenant:
+        raise Bug("a turn was to be stored for another tenant than its own")
+
+
+def _is(job: Job, other: Job) -> bool:
+    return (job.kind, job.step, job.index) == (other.kind, other.step, other.index)

@@ -1,0 +1,161 @@
+"""`POST /v1/chat/resume`: answer a hold and get the rest of its turn.
+
+The turn is durable: it goes on whether its client stays or not, and whichever gateway held it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from kitemesh_contracts.errors import BadRequest, ErrorCode
+from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID
+from kitemesh_contracts.scopes import Scope
+from kitemesh_gateway import strict_json
+from kitemesh_gateway.auth import Authenticator, Principal
+from kitemesh_gateway.body import check_headers, read_body
+from kitemesh_gateway.deciding import Answer, Audience, Deciding, approval_unknown
+from kitemesh_gateway.dialects.base import Facts, Mistake, Mistakes
+from kitemesh_gateway.dialects.completions_resume import Resumption, parse_resumption
+from kitemesh_gateway.exchange import Exchange
+from kitemesh_gateway.relay import Relay
+from kitemesh_gateway.replies import Replies
+from kitemesh_gateway.turns import Turns
+from kitemesh_gateway.watches import Sink, Watch, Watched
+from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.execution_stores import Hold, Holds
+
+
+class Resume:
+    """Answers resume requests.
+
+    Args:
+        replica: This gateway, as it is addressed.
+        budget_s: How long the rest of a turn is waited for.
+        max_body_bytes: Largest body.
+        body_timeout_s: How long a body may take.
+
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        holds: Holds,
+        deciding: Deciding,
+        *,
+        turns: Turns,
+        relay: Relay,
+        replies: Replies,
+        clock: Clock,
+        replica: str,
+        budget_s: float,
+        max_body_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
+        self._authenticator: Final = authenticator
+        self._holds: Final = holds
+        self._deciding: Final = deciding
+        self._turns: Final = turns
+        self._relay: Final = relay
+        self._replies: Final = replies
+        self._clock: Final = clock
+        self._replica: Final = replica
+        self._budget_s: Final = budget_s
+        self._max_body_bytes: Final = max_body_bytes
+        self._body_timeout_s: Final = body_timeout_s
+
+    async def handle(self, exchange: Exchange) -> web.StreamResponse:
+        """Decide a hold and answer with what its turn says after it."""
+        request = exchange.request
+        check_headers(request, self._max_body_bytes)
+        principal = await self._authenticator.identify(request.headers.getall("Authorization", ()))
+        exchange.principal = principal
+        for header in (IDEMPOTENCY_KEY, LAST_EVENT_ID):
+            if header in request.headers:
+                raise BadRequest(ErrorCode.REQUEST_UNSUPPORTED, f"The header {header} is not supported yet")
+        body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
+        asked = parse_resumption(strict_json.decode(body))
+        hold = await self._holds.get(principal.tenant, asked.approval)
+        if hold is None or not principal.allows(hold.model):
+            raise approval_unknown()
+        principal.require(Scope(hold.scope))
+        _check(asked, hold)
+        self._turns.admit()
+        encoder = exchange.dialect.encoder(
+            Facts(
+                turn=hold.turn,
+                model=hold.model,
+                created_s=self._clock.now_ms() // 1000,
+                label=exchange.request_id,
+                conversation=hold.conversation,
+                include_usage=asked.include_usage,
+            )
+        )
+        run = partial(self._resumed, exchange, principal, asked, hold)
+        if asked.stream:
+            return await self._replies.stream(exchange, encoder, run, opens_at_once=True)
+        return await self._replies.whole(exchange, encoder, run)
+
+    @asynccontextmanager
+    async def _resumed(
+        self, exchange: Exchange, principal: Principal, asked: Resumption, hold: Hold, sink: Sink
+    ) -> AsyncIterator[None]:
+        """Decide the hold, and have the rest of its turn told to the sink while inside."""
+        watches: list[Watch] = []
+        async with AsyncExitStack() as stack:
+
+            async def attach(valid: Hold) -> None:
+                exchange.turn, exchange.conversation = valid.turn, valid.conversation or ""
+                watches.append(await stack.enter_async_context(self._relay.attached(self._watched(asked, valid), sink)))
+
+            await self._deciding.decide(
+                principal,
+                hold.id,
+                {call.id: Answer(call.id in asked.approved, asked.denied.get(call.id, "")) for call in hold.calls},
+                origin=exchange.request.remote or "",
+                texts=asked.texts,
+                audience=Audience(self._replica, asked.stream),
+                attach=attach,
+            )
+            # Decided before, the turn may have ended before anybody listened here.
+            for watch in watches:
+                self._relay.look(watch)
+            yield
+
+    def _watched(self, asked: Resumption, hold: Hold) -> Watched:
+        return Watched(
+            turn=hold.turn,
+            tenant=hold.tenant,
+            budget_s=self._budget_s,
+            stream=asked.stream,
+            conversation=hold.conversation,
+            acts=True,
+            durable=True,
+            model=hold.model,
+            after_step=hold.step,
+        )
+
+
+def _check(asked: Resumption, hold: Hold) -> None:
+    """Hold an answer against the calls that were held.
+
+    Raises:
+        Mistakes: With everything that does not fit.
+
+    """
+    calls = {call.id for call in hold.calls}
+    mistakes = []
+    if not _is_same_model(asked.model, hold.model):
+        mistakes.append(Mistake("model", "is not the one that the approval belongs to"))
+    for field, ids in (("approved_tool_execution_ids", asked.approved), ("denied_tools", asked.denied)):
+        unknown = sorted(id_ for id_ in ids if id_ not in calls)
+        mistakes += [Mistake(field, f"{id_!r} is not a call of this approval") for id_ in unknown]
+    if mistakes:
+        raise Mistakes(mistakes)
+
+
+def _is_same_model(one: str, other: str) -> bool:
+    # The UUID of a group may be written in either case.
+    return one == other or (one.startswith("group:") and one.lower() == other.lower())

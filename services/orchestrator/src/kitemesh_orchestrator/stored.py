@@ -1,0 +1,71 @@
+"""The stored turn: a durable turn's state as a document, and back. Pure.
+
+The document shows people the steps; the state's bytes have no second copy of them. A job's attempt is the document's,
+for workers raise it there.
+"""
+
+from typing import Final
+
+import msgspec
+
+from kitemesh_contracts.codec import decode, encode
+from kitemesh_contracts.content import Step
+from kitemesh_contracts.errors import ContractViolation
+from kitemesh_orchestrator.carried import STATE
+from kitemesh_orchestrator.states import Calling, Generating, Running, outstanding
+from kitemesh_runtime.execution_stores import LiveTurn
+
+
+def to_live(state: Running, version: int) -> LiveTurn:
+    """Return the document of a state."""
+    start = state.start
+    calling = state if isinstance(state, Calling) else None
+    steps = (*state.steps, calling.said) if calling is not None else state.steps
+    return LiveTurn(
+        id=start.turn,
+        tenant=start.tenant,
+        version=version,
+        status="held" if calling is not None and calling.paused else "running",
+        mode="durable" if state.held else start.mode,
+        model=start.route.requested,
+        state=encode(_without_steps(state)),
+        jobs=outstanding(state),
+        conversation=start.conversation,
+        ordinal=state.ordinal,
+        key=start.key,
+        agent=start.route.agent,
+        gateway=start.gateway,
+        request=start.request,
+        hold=calling.hold if calling is not None and calling.undecided else None,
+        steps=steps,
+        usage=state.usage,
+        accepted_at_ms=start.accepted_at_ms,
+        # A hold that nobody and no timer has ended by then is looked at all the same.
+        look_at_s=calling.expires_at_ms / 1000 + LATE_S if calling is not None and calling.paused else None,
+    )
+
+
+def from_live(live: LiveTurn) -> Running:
+    """Return the state of a document.
+
+    Raises:
+        ContractViolation: It has none that this version can read.
+
+    """
+    state = decode(STATE, live.state)
+    if isinstance(state, Generating):
+        attempt = max((job.attempt for job in live.jobs if job.kind == "model"), default=state.attempt)
+        return msgspec.structs.replace(state, steps=live.steps, attempt=attempt)
+    if not isinstance(state, Calling) or not live.steps:
+        raise ContractViolation("a stored turn is in no state that is stored")
+    return msgspec.structs.replace(state, steps=live.steps[:-1], said=live.steps[-1], jobs=live.jobs)
+
+
+LATE_S: Final = 60.0
+_NOTHING: Final = Step(step=0)
+
+
+def _without_steps(state: Running) -> Running:
+    if isinstance(state, Calling):
+        return msgspec.structs.replace(state, steps=(), said=_NOTHING, jobs=(), shown=())
+    return msgspec.structs.replace(state, steps=(), shown=())
