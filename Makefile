@@ -2,10 +2,11 @@
 PYTHON ?= python3
 PORT ?= 8002
 DATA ?= .data
+FAULTS ?= 160
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test check format test-unit test-contract test-integration test-e2e bench golden docs clean
+.PHONY: help setup up down test check format test-unit test-contract test-integration test-e2e bench chaos golden docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,9 @@ test-e2e: setup ## real processes, real clients
 
 bench: setup ## measure this machine; prints a table, writes JSON to bench-results/
 	@PYTHONPATH=tests $(BIN)/python -m bench
+
+chaos: setup ## kill processes at every failpoint beside turns with effects (FAULTS=160, SEED=, ONLY=)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --faults "$(FAULTS)" $(if $(SEED),--seed "$(SEED)") $(if $(ONLY),--only "$(ONLY)")
 
 golden: setup ## keep the bytes of a new example message (NAME=turn.start.with_field)
 	@PYTHONPATH=tests $(BIN)/python scripts/write_golden.py "$(NAME)"
