@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 TOKEN: Final = b'"content":"'
 
@@ -27,17 +27,21 @@ class Answer(NamedTuple):
     events: int
 
 
-def request_bytes(target: Target, text: str, *, stream: bool) -> bytes:
+def post_bytes(target: Target, path: str, body: Any) -> bytes:
     """Return a whole request."""
-    content = json.dumps(
-        {"model": target.model, "stream": stream, "messages": [{"role": "user", "content": text}]},
-    ).encode()
+    content = json.dumps(body).encode()
     credential = f"Authorization: Bearer {target.key}\r\n" if target.key else ""
     head = (
-        f"POST {target.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{credential}"
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{credential}"
         f"Content-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
+
+
+def request_bytes(target: Target, text: str, *, stream: bool) -> bytes:
+    """Return a whole chat request."""
+    body = {"model": target.model, "stream": stream, "messages": [{"role": "user", "content": text}]}
+    return post_bytes(target, target.path, body)
 
 
 class Connection(asyncio.Protocol):
@@ -72,6 +76,11 @@ class Connection(asyncio.Protocol):
         """Return once the first piece of the answer's body has come."""
         await self._started.wait()
 
+    @property
+    def body(self) -> bytes:
+        """The body of the last answer, if that had a Content-Length."""
+        return bytes(self._buffer).partition(b"\r\n\r\n")[2]
+
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
@@ -101,3 +110,13 @@ async def connect(port: int) -> Connection:
     """Open a connection."""
     _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
     return connection
+
+
+async def ask(target: Target, path: str, body: Any) -> tuple[int, Any]:
+    """Send one request on a connection of its own; return the status and the decoded body."""
+    connection = await connect(target.port)
+    try:
+        answer = await connection.send(post_bytes(target, path, body))
+        return answer.status, json.loads(connection.body)
+    finally:
+        connection.transport.close()

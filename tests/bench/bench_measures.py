@@ -1,15 +1,20 @@
-"""What the bench measures, each against one target: first tokens, whole turns, floods, open streams."""
+"""How the bench measures, whatever the target: first tokens, rates, floods, open streams, loads that take turns."""
 
 import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bench.bench_client import Answer, Connection, Target, connect, request_bytes
+from bench.bench_cluster import Cluster, spent
 
 FIRST_TOKEN_TOKENS: Final = 20
 FIRST_TOKEN_DELAY_MS: Final = 10
+
+
+Load = Callable[[Connection, float, list[Answer]], Awaitable[int]]
+"""Asks on a connection until a time, adds each good answer, and returns how many failed."""
 
 
 class Rate(NamedTuple):
@@ -20,6 +25,7 @@ class Rate(NamedTuple):
     p99_ms: float
     events_per_s: float
     failures: int
+    answers: int
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -39,18 +45,73 @@ async def loop_on(connection: Connection, data: bytes, until: float, answers: li
     return failures
 
 
-async def run_clients(target: Target, text: str, *, clients: int, seconds: float, stream: bool) -> Rate:
-    """Ask with so many clients at once for so long."""
+def asking(target: Target, text: str, *, stream: bool = False) -> Load:
+    """Return the load of one and the same chat request."""
     data = request_bytes(target, text, stream=stream)
-    connections = [await connect(target.port) for _ in range(clients)]
-    answers: list[Answer] = []
+
+    async def load(connection: Connection, until: float, answers: list[Answer]) -> int:
+        return await loop_on(connection, data, until, answers)
+
+    return load
+
+
+async def put_on(port: int, load: Load, answers: list[Answer], *, clients: int, seconds: float) -> tuple[float, int]:
+    """Put a load on with so many clients for so long; return how long it took, and how many failed."""
+    connections = [await connect(port) for _ in range(clients)]
     began = time.perf_counter()
-    failures = sum(
-        await asyncio.gather(*(loop_on(each, data, began + seconds, answers) for each in connections)),
-    )
+    failures = sum(await asyncio.gather(*(load(each, began + seconds, answers) for each in connections)))
     took = time.perf_counter() - began
     for connection in connections:
         connection.transport.close()
+    return took, failures
+
+
+async def compare(
+    cluster: Cluster, loads: dict[str, Load], *, clients: int, rounds: int, seconds: float
+) -> dict[str, dict[str, Any]]:
+    """Put loads on in turn, so that drift hits all alike; return rate, latency, failures and CPU of each."""
+    answers: dict[str, list[Answer]] = {name: [] for name in loads}
+    took, failures = dict.fromkeys(loads, 0.0), dict.fromkeys(loads, 0)
+    cpu_s: dict[str, dict[str, float]] = {name: dict.fromkeys(cluster.processes, 0.0) for name in loads}
+    for _ in range(rounds):
+        for name, load in loads.items():
+            before = cluster.cpu_s()
+            lasted, failed = await put_on(cluster.port, load, answers[name], clients=clients, seconds=seconds)
+            took[name] += lasted
+            failures[name] += failed
+            for process, used in spent(before, cluster.cpu_s()).items():
+                cpu_s[name][process] += used
+    return {
+        name: {
+            **figures(answers[name], took[name]),
+            "failures": failures[name],
+            "cpu_ms_per_turn": per_turn(cpu_s[name], len(answers[name])),
+        }
+        for name in loads
+    }
+
+
+def figures(answers: list[Answer], took_s: float) -> dict[str, Any]:
+    """Return rate and latency of answers that took so long in all."""
+    totals = [answer.total_s * 1000 for answer in answers]
+    return {
+        "per_s": round(len(answers) / took_s, 1),
+        "p50_ms": round(quantile(totals, 0.5), 1),
+        "p99_ms": round(quantile(totals, 0.99), 1),
+    }
+
+
+def per_turn(cpu_s: dict[str, float], turns: int) -> dict[str, float]:
+    """Return the CPU of a turn in ms, by process and of all."""
+    each = {name: round(used * 1000 / max(1, turns), 3) for name, used in cpu_s.items()}
+    return {**each, "all": round(sum(each.values()), 3)}
+
+
+async def run_clients(target: Target, text: str, *, clients: int, seconds: float, stream: bool) -> Rate:
+    """Ask with so many clients at once for so long."""
+    answers: list[Answer] = []
+    load = asking(target, text, stream=stream)
+    took, failures = await put_on(target.port, load, answers, clients=clients, seconds=seconds)
     totals = [answer.total_s * 1000 for answer in answers]
     return Rate(
         len(answers) / took,
@@ -58,6 +119,7 @@ async def run_clients(target: Target, text: str, *, clients: int, seconds: float
         quantile(totals, 0.99),
         sum(answer.characters for answer in answers) / took,
         failures,
+        len(answers),
     )
 
 
@@ -87,10 +149,10 @@ async def first_tokens(targets: dict[str, Target], *, streams: int, rounds: int,
 
 
 async def open_streams(
-    target: Target, *, streams: int, measure: Callable[[], Awaitable[dict[str, float]]]
+    target: Target, *, streams: int, measure: Callable[[], dict[str, float]]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Hold so many streams open, idle after their first token; return the memory before and meanwhile, in KiB."""
-    before = await measure()
+    before = measure()
     data = request_bytes(target, "tokens=2 delay_ms=1 hold_s=600", stream=True)
     connections: list[Connection] = []
     answers: list[asyncio.Future[Answer]] = []
@@ -100,7 +162,7 @@ async def open_streams(
         answers += [connection.send(data) for connection in batch]
         async with asyncio.timeout(30):
             await asyncio.gather(*(connection.first() for connection in batch))
-    during = await measure()
+    during = measure()
     for connection in connections:
         connection.transport.abort()
     # Every one of them was cut off on purpose.

@@ -1,0 +1,88 @@
+"""What the bench says: progress while it runs, then a table with a verdict where there is a target."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+PLAIN_FIGURES: Final = (
+    "first_token_p50_ms",
+    "whole_turns_per_s",
+    "whole_turn_ms",
+    "whole_turns_ratio",
+    "deltas_per_s",
+    "cpu_ms_per_turn",
+    "kib_per_open_stream",
+    "idle_memory_mib",
+    "failures",
+)
+
+Row = tuple[str, str, str, bool | None]
+"""What, how much, the target, and whether it is met; `None` where there is none."""
+
+
+def say(text: str) -> None:
+    """Show progress."""
+    print(f"  {text} …", file=sys.stderr, flush=True)
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what was measured."""
+    rows: list[Row] = []
+    if "whole_turns_per_s" in result:
+        rows += _turn_rows(result)
+    if "tools" in result:
+        rows += _tool_rows(result["tools"])
+    if "holds" in result:
+        rows += _hold_rows(result["holds"])
+    failures = sum(_failures(result))
+    rows.append(("answers that failed, and holds that went astray", str(failures), "0", not failures))
+    for name, value, target, met in rows:
+        verdict = "" if met is None else "met" if met else "NOT MET"
+        print(f"{name:<58} {value:>14}   {target:>12}   {verdict}".rstrip())
+    for name in PLAIN_FIGURES:
+        if name in result:
+            print(f"{name:<45} {result[name]}")
+    for name, value in (*_details(result.get("tools", {}), "tools"), *_details(result.get("holds", {}), "holds")):
+        print(f"{name:<45} {value}")
+
+
+def _failures(found: dict[str, Any]) -> Iterator[int]:
+    for name, value in found.items():
+        if name == "failures":
+            yield value
+        elif isinstance(value, dict):
+            yield from _failures(value)
+
+
+def _turn_rows(result: dict[str, Any]) -> Iterator[Row]:
+    added, whole = result["added_first_token_p50_ms"], result["whole_turns_per_s"]["kitemesh"]
+    deltas, memory = result["deltas_per_s"]["kitemesh"], result["kib_per_open_stream"]["services"]
+    yield "added time to first token, p50, 16 streams", f"{added} ms", "≤ 6 ms", added <= 6
+    yield "whole turns, 64 clients", f"{whole}/s", "≥ 500/s", whole >= 500
+    yield "relayed deltas, 16 streams", f"{deltas}/s", "≥ 20,000/s", deltas >= 20_000
+    yield "memory per idle open stream, 1,000 streams", f"{memory} KiB", "≤ 40 KiB", memory <= 40
+
+
+def _tool_rows(tools: dict[str, Any]) -> Iterator[Row]:
+    for name, figures in tools["turns"].items():
+        yield f"turns, {name}, {tools['clients']} clients", f"{figures['per_s']}/s", "", None
+
+
+def _hold_rows(holds: dict[str, Any]) -> Iterator[Row]:
+    resumed, idle = holds["resumed"], holds["open"]
+    yield f"turns held and resumed, {resumed['clients']} clients", f"{resumed['per_s']}/s", "", None
+    more = idle["core_percent_more"]
+    yield f"{idle['holds']:,} open holds, of a core", f"{more} %", "≤ 1 %", more <= 1
+
+
+def _details(found: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the figures below a name, those of one thing on one line."""
+    if isinstance(found, dict) and any(isinstance(each, dict) for each in found.values()):
+        plain = {key: each for key, each in found.items() if not isinstance(each, dict)}
+        if plain:
+            yield name, plain
+        for key, each in found.items():
+            if isinstance(each, dict):
+                yield from _details(each, f"{name}: {key}")
+    elif found:
+        yield name, found
