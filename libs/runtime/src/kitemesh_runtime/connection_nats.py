@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from kitemesh_runtime.wire_nats import Receiver, WireError, WireParser
 
 UNSENT_MAX_BYTES: Final = 8 * 1024 * 1024
+CANCEL_AGAIN_S: Final = 0.5
 CLOSE_S: Final = 1.0
 _READ_BYTES: Final = 64 * 1024
 
@@ -278,11 +279,9 @@ class GuardedConnection(Client):  # type: ignore[misc]  # nats-py carries no typ
         self._status = status
         self._reader = None
         ending = [*self._connection_tasks(), *self._library_tasks]
-        if self._reconnection_task is not None:
+        if self._reconnection_task is not None and self._reconnection_task is not asyncio.current_task():
             ending.append(self._reconnection_task)
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await _end(ending)
         if not self._transport:
             return
         try:
@@ -297,3 +296,16 @@ class GuardedConnection(Client):  # type: ignore[misc]  # nats-py carries no typ
         current = asyncio.current_task()
         tasks = (self._reading_task, self._ping_interval_task, self._flusher_task)
         return [task for task in tasks if task is not None and task is not current]
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: the library awaits in ways that may lose a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    for task in tasks:
+        if not task.cancelled():
+            # Read, or the loop would complain; a lost connection has failed tasks.
+            task.exception()
