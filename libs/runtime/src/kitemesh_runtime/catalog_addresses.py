@@ -37,6 +37,12 @@ _OURS: Final = frozenset(
 _OUR_PREFIXES: Final = ("mcp-", "x-kitemesh-")
 
 
+def is_settable(name: str) -> bool:
+    """Say whether a definition may set a header: not what frames a message, or says for whom it is, or is ours."""
+    lower = name.lower()
+    return _HEADER_NAME.match(name) is not None and lower not in _OURS and not lower.startswith(_OUR_PREFIXES)
+
+
 def find_in_url(place: str, url: str, *, may_be_plain: bool) -> Iterator[str]:
     """Yield what is wrong with a URL, which may hold `{{argument}}` behind its host.
 
@@ -73,7 +79,7 @@ def find_in_headers(place: str, headers: object) -> Iterator[str]:
             continue
         if _HEADER_NAME.match(name) is None:
             yield f"{place}: {name!r} is no header's name"
-        elif name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES):
+        elif not is_settable(name):
             yield f"{place}.{name}: is not the catalog's to set"
         elif isinstance(value, str) and is_secret_name(name):
             yield f"{place}.{name}: a secret is given by reference, env or file"

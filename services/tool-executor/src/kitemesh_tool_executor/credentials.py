@@ -1,35 +1,14 @@
 """Fills the secrets of a definition in, for the one moment in which they are used."""
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
 import structlog
 
 from kitemesh_contracts.errors import ErrorCode
+from kitemesh_runtime.catalog_addresses import is_settable
 from kitemesh_runtime.catalog_secret import Secret
 from kitemesh_tool_executor.tool import CallFailed
-
-_HEADER: Final = re.compile(r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-# What frames a message, or says for whom it is, is the connection's; the rest of them are ours to set.
-_NOT_THEIRS: Final = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "expect",
-        "host",
-        "idempotency-key",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 
 log: Final = structlog.get_logger()
 
@@ -46,8 +25,7 @@ def fill_headers(place: str, headers: Mapping[str, str | Secret]) -> dict[str, s
 
     """
     for name in headers:
-        lower = name.lower()
-        if not _HEADER.match(name) or lower in _NOT_THEIRS or lower.startswith(("mcp-", "x-kitemesh-")):
+        if not is_settable(name):
             log.error("tool.header_refused", place=place, header=name)
             raise not_configured()
     return {name: fill(f"{place}.{name}", value) for name, value in headers.items()}
