@@ -18,6 +18,7 @@ from kitemesh_contracts.ids import call_id
 from kitemesh_orchestrator.app import assemble
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.engine import Engine
+from kitemesh_orchestrator.giving_up import GivingUp
 from kitemesh_orchestrator.sweeper import Sweeper
 from kitemesh_runtime import topology_nats
 from kitemesh_runtime.bus import Delivery
@@ -105,6 +106,7 @@ class Rig(NamedTuple):
 
     bus: NatsBus
     engine: Engine
+    giving_up: GivingUp
     endings: Endings
     sweeper: Sweeper
     stores: Stores
@@ -283,6 +285,7 @@ async def running(nats_url: str) -> AsyncIterator[Rig]:
         yield Rig(
             bus,
             core.engine,
+            core.giving_up,
             core.endings,
             core.sweeper,
             stores,

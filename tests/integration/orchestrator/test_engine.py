@@ -183,7 +183,7 @@ async def test_a_turn_that_cannot_be_stored_is_answered_and_stored_later(rig: Ri
 async def test_a_turn_whose_message_was_given_up_fails_in_words(rig: Rig) -> None:
     await rig.start(start())
     job = await rig.job()
-    await rig.engine.on_dead(
+    await rig.giving_up.on_dead(
         topology.MODEL, subjects.model_job("engine", "interactive", 0, job.turn), codec.encode(job), "x"
     )
     closing = await rig.closing()

@@ -209,13 +209,13 @@ async def test_whoever_waits_for_a_message_that_nobody_can_read_is_told(rig: Rig
         (topology.EVENT, subjects.event("step.released", turn.turn), released),
     ):
         delivery = given(subject, unknown(codec.encode(message)))
-        await rig.engine.on_reject(stream)(delivery, "unknown")
+        await rig.giving_up.on_reject(stream)(delivery, "unknown")
         closing = await rig.closing()
         assert (closing.turn, closing.outcome) == (turn.turn, "failed")
         assert closing.error is not None
         assert closing.error.code is ErrorCode.TURN_EXHAUSTED
     for nothing in (b"", b"\xff", b"[]", b'{"turn":7}', b'{"turn":"other","gateway":"engine-test"}'):
-        await rig.engine.on_reject(topology.EVENT)(given(subjects.event("step.generated", turn.turn), nothing), "x")
+        await rig.giving_up.on_reject(topology.EVENT)(given(subjects.event("step.generated", turn.turn), nothing), "x")
     await rig.bus.barrier()
     assert rig.closings.empty()
 
@@ -226,7 +226,7 @@ async def test_a_turn_that_is_given_up_is_stopped_where_it_still_runs(rig: Rig) 
     turn = start("second", conversation="c-exhausted")
     await rig.start(turn)
     job: Generate = await rig.job()
-    await rig.engine.on_dead(topology.TURN, subjects.turn_start(turn.turn), codec.encode(turn), "delivered 5 times")
+    await rig.giving_up.on_dead(topology.TURN, subjects.turn_start(turn.turn), codec.encode(turn), "delivered 5 times")
     assert (await rig.closing()).outcome == "failed"
     await rig.bus.barrier()
     assert rig.cancels.reason(job.turn) == "it was given up"

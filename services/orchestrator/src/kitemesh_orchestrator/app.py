@@ -12,6 +12,7 @@ from kitemesh_contracts.topology import CONTROL, EVENT, ORCHESTRATOR_ACK_WAIT_S,
 from kitemesh_orchestrator.driving import Drive
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.engine import Engine
+from kitemesh_orchestrator.giving_up import GivingUp
 from kitemesh_orchestrator.holding import Holding
 from kitemesh_orchestrator.jobs import Jobs
 from kitemesh_orchestrator.making_way import MakingWay
@@ -43,6 +44,7 @@ class Core(NamedTuple):
     """What drives turns."""
 
     engine: Engine
+    giving_up: GivingUp
     endings: Endings
     sweeper: Sweeper
 
@@ -77,7 +79,7 @@ def assemble(
         holding=holding,
         notices=notices,
     )
-    return Core(engine, endings, Sweeper(bus, stores, engine, endings))
+    return Core(engine, GivingUp(bus, parcels, drive, endings), endings, Sweeper(bus, stores, engine, endings))
 
 
 async def serve(settings: OrchestratorSettings, life: Life) -> None:
@@ -112,7 +114,7 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
                 name=consumer,
                 heartbeat_s=_HEARTBEAT_S,
                 gate=base.bus_state,
-                on_reject=engine.on_reject(stream),
+                on_reject=core.giving_up.on_reject(stream),
                 on_taken=taker(stream, base.clock),
                 observe=observer(stream),
             )
@@ -122,7 +124,7 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
             worker(CONTROL, "orchestrator-control", engine.on_control),
             worker(EVENT, "orchestrator-event", engine.on_event),
             worker(TIMER, "timers", engine.on_due),
-            *dead_letter_workers(base.bus, engine.on_dead),
+            *dead_letter_workers(base.bus, core.giving_up.on_dead),
         ]
         SLOTS.set(settings.slots)
         await stack.enter_async_context(

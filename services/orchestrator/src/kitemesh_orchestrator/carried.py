@@ -27,3 +27,8 @@ def load(carry: msgspec.Raw) -> State:
 def save(state: State) -> msgspec.Raw:
     """Return the state as the next command carries it."""
     return msgspec.Raw(encode(state))
+
+
+def is_empty(carry: msgspec.Raw) -> bool:
+    """Tell whether a message carries no state, because its turn is in the store."""
+    return bytes(carry) == b"null"

@@ -5,7 +5,7 @@ What follows from it is `driving`'s business. A classic event needs no store; on
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -16,23 +16,21 @@ from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, K
 from kitemesh_contracts.events import CallsReturned, StepCancelled, StepGenerated, StepReleased
 from kitemesh_contracts.events import Event as WireEvent
 from kitemesh_contracts.ids import hold_id
-from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, TOOL, TURN
 from kitemesh_orchestrator import carried, judging
 from kitemesh_orchestrator.driving import Drive, Loaded
 from kitemesh_orchestrator.endings import Endings
+from kitemesh_orchestrator.giving_up import job_of
 from kitemesh_orchestrator.happenings import (
     Event,
     JobReleased,
     StepAnswered,
     TurnCancelled,
     TurnRefused,
-    WorkLost,
 )
 from kitemesh_orchestrator.holding import Holding, answers_of
 from kitemesh_orchestrator.jobs import Jobs
 from kitemesh_orchestrator.notices import STEP as NOTICE_STEP
 from kitemesh_orchestrator.notices import Notices
-from kitemesh_orchestrator.salvage import waiter_of
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.states import Accepted, Calling, Generating, State
 from kitemesh_runtime import schemas
@@ -43,9 +41,8 @@ from kitemesh_runtime.execution_stores import Hold
 from kitemesh_runtime.failpoints import reach
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import TurnRecord
-from kitemesh_runtime.worker import Done, GiveUp, Outcome, Retry
+from kitemesh_runtime.worker import Done, Outcome, Retry
 
-EXHAUSTED: Final = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="The turn was given up after repeated failures")
 UNKNOWN_AGENT: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested agent is no longer offered")
 STORE_AGAIN_S: Final = 0.5
 _NONE: Final = msgspec.Raw(b"null")
@@ -153,41 +150,6 @@ class Engine:
             await self._drive.apply(found, TurnCancelled(reason=found.cancelled))
         return Done()
 
-    async def on_dead(self, stream: str, subject: str, data: bytes, reason: str) -> None:
-        """Fail the turn whose message was given up, and stop what is still done for it."""
-        if not data:
-            return  # who rejected it has told
-        turn = subjects.last_token(subject)
-        try:
-            found = await self._turn_of(stream, data)
-        except ContractViolation as exc:
-            waiter = waiter_of(data, turn)
-            log.error("turn.unknown", turn=turn, stream=stream, told=waiter is not None, reason=exc.message)  # noqa: TRY400  the reason says it
-            if waiter is not None:
-                self._endings.abandon(waiter, EXHAUSTED)
-            return
-        if not isinstance(found, Loaded):
-            log.warning("message.dropped", turn=turn, stream=stream, reason=reason)
-            return
-        log.warning("turn.exhausted", turn=turn, stream=stream, reason=reason)
-        await self._drive.apply(found, WorkLost(error=EXHAUSTED))
-        cancel = CancelTurn(turn=turn, tenant=found.state.start.tenant, reason="it was given up")
-        self._bus.publish(subjects.cancel(turn), codec.encode(cancel))
-
-    def on_reject(self, stream: str) -> GiveUp:
-        """Return what fails the turn of a stream's message that no attempt can handle."""
-
-        async def reject(delivery: Delivery, reason: str) -> None:
-            try:
-                await self.on_dead(stream, delivery.subject, delivery.data, reason)
-            except Unavailable as exc:
-                if exc.code != ErrorCode.STORE_DOWN:
-                    raise
-                # Waiting would keep every other message waiting; a stored turn is driven on by the sweep.
-                log.warning("reject.untold", subject=delivery.subject, reason=reason)
-
-        return reject
-
     async def on_cancel(self, cancel: CancelTurn) -> None:
         """End a turn that still waits in its conversation; a running one is stopped by its worker.
 
@@ -229,7 +191,7 @@ class Engine:
 
     async def _on_event(self, delivery: Delivery) -> Outcome:
         event: WireEvent = await self._parcels.unpack(codec.EVENT, delivery.data)
-        job = await self._job(event) if isinstance(event, StepReleased) else None
+        job = await job_of(event, self._parcels) if isinstance(event, StepReleased) else None
         if event.step == NOTICE_STEP:
             if isinstance(job, RunCalls):
                 await self._notices.on_handed_back(job)
@@ -237,7 +199,7 @@ class Engine:
                 await self._notices.on_returned(event)
             return Done()
         carry = event.carry if not isinstance(event, StepReleased) else job.carry if job is not None else _NONE
-        if _is_empty(carry):
+        if carried.is_empty(carry):
             return await self._on_stored_event(event, job)
         state = carried.load(carry)
         if state.start.turn != event.turn or state.start.tenant != event.tenant:
@@ -337,28 +299,6 @@ class Engine:
         )
         return answered, judged.terms
 
-    async def _job(self, event: StepReleased) -> Generate | RunCalls:
-        job: Generate | RunCalls = await self._parcels.unpack(codec.JOB, bytes(event.job))
-        if job.tenant != event.tenant or job.turn != event.turn:
-            raise ContractViolation("an event hands back another turn's job")
-        return job
-
-    async def _turn_of(self, stream: str, data: bytes) -> Loaded | TurnRecord | None:
-        """Find the turn that a message is about; what the store knows of it counts more than what it carries."""
-        if stream not in {TURN, CONTROL, MODEL, TOOL, EVENT}:
-            raise ContractViolation(f"no turn is known by a message of {stream}")
-        decoder: Any = {TURN: codec.START, CONTROL: codec.CONTROL, EVENT: codec.EVENT}.get(stream, codec.JOB)
-        message: Any = await self._parcels.unpack(decoder, data)
-        if isinstance(message, StepReleased):
-            message = await self._job(message)
-        if isinstance(message, StartTurn):
-            return Loaded(Accepted(start=message))
-        found = await self._drive.load(message.tenant, message.turn)
-        carry = getattr(message, "carry", None)
-        if found is not None or carry is None or _is_empty(carry):
-            return found
-        return Loaded(carried.load(carry))
-
 
 def _is_before(state: State, hold: Hold) -> bool:
     """Tell whether a turn has yet to take the step that a hold is of, or to name it."""
@@ -367,10 +307,6 @@ def _is_before(state: State, hold: Hold) -> bool:
 
 def _waits_for(state: State, hold: Hold) -> bool:
     return isinstance(state, Calling) and state.hold == hold.id
-
-
-def _is_empty(carry: msgspec.Raw) -> bool:
-    return bytes(carry) == b"null"
 
 
 async def _patiently(work: Awaitable[Outcome]) -> Outcome:

@@ -1,0 +1,100 @@
+"""What becomes of a turn whose message was given up: it fails with words, as far as it can be told which turn it is."""
+
+from typing import Any, Final
+
+import structlog
+
+from kitemesh_contracts import codec, subjects
+from kitemesh_contracts.commands import CancelTurn, Generate, RunCalls, StartTurn
+from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, Unavailable
+from kitemesh_contracts.events import StepReleased
+from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, TOOL, TURN
+from kitemesh_orchestrator import carried
+from kitemesh_orchestrator.driving import Drive, Loaded
+from kitemesh_orchestrator.endings import Endings
+from kitemesh_orchestrator.happenings import WorkLost
+from kitemesh_orchestrator.salvage import waiter_of
+from kitemesh_orchestrator.states import Accepted
+from kitemesh_runtime.bus import Bus, Delivery
+from kitemesh_runtime.parcels import Parcels
+from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.worker import GiveUp
+
+EXHAUSTED: Final = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="The turn was given up after repeated failures")
+
+log: Final = structlog.get_logger()
+
+
+class GivingUp:
+    """Fails turns."""
+
+    def __init__(self, bus: Bus, parcels: Parcels, drive: Drive, endings: Endings) -> None:
+        self._bus: Final = bus
+        self._parcels: Final = parcels
+        self._drive: Final = drive
+        self._endings: Final = endings
+
+    async def on_dead(self, stream: str, subject: str, data: bytes, reason: str) -> None:
+        """Fail the turn whose message was given up, and stop what is still done for it."""
+        if not data:
+            return  # who rejected it has told
+        turn = subjects.last_token(subject)
+        try:
+            found = await self._turn_of(stream, data)
+        except ContractViolation as exc:
+            waiter = waiter_of(data, turn)
+            log.error("turn.unknown", turn=turn, stream=stream, told=waiter is not None, reason=exc.message)  # noqa: TRY400  the reason says it
+            if waiter is not None:
+                self._endings.abandon(waiter, EXHAUSTED)
+            return
+        if not isinstance(found, Loaded):
+            log.warning("message.dropped", turn=turn, stream=stream, reason=reason)
+            return
+        log.warning("turn.exhausted", turn=turn, stream=stream, reason=reason)
+        await self._drive.apply(found, WorkLost(error=EXHAUSTED))
+        cancel = CancelTurn(turn=turn, tenant=found.state.start.tenant, reason="it was given up")
+        self._bus.publish(subjects.cancel(turn), codec.encode(cancel))
+
+    def on_reject(self, stream: str) -> GiveUp:
+        """Return what fails the turn of a stream's message that no attempt can handle."""
+
+        async def reject(delivery: Delivery, reason: str) -> None:
+            try:
+                await self.on_dead(stream, delivery.subject, delivery.data, reason)
+            except Unavailable as exc:
+                if exc.code != ErrorCode.STORE_DOWN:
+                    raise
+                # Waiting would keep every other message waiting; a stored turn is driven on by the sweep.
+                log.warning("reject.untold", subject=delivery.subject, reason=reason)
+
+        return reject
+
+    async def _turn_of(self, stream: str, data: bytes) -> Loaded | TurnRecord | None:
+        """Find the turn that a message is about; what the store knows of it counts more than what it carries."""
+        if stream not in {TURN, CONTROL, MODEL, TOOL, EVENT}:
+            raise ContractViolation(f"no turn is known by a message of {stream}")
+        decoder: Any = {TURN: codec.START, CONTROL: codec.CONTROL, EVENT: codec.EVENT}.get(stream, codec.JOB)
+        message: Any = await self._parcels.unpack(decoder, data)
+        if isinstance(message, StepReleased):
+            message = await job_of(message, self._parcels)
+        if isinstance(message, StartTurn):
+            return Loaded(Accepted(start=message))
+        found = await self._drive.load(message.tenant, message.turn)
+        carry = getattr(message, "carry", None)
+        if found is not None or carry is None or carried.is_empty(carry):
+            return found
+        return Loaded(carried.load(carry))
+
+
+async def job_of(event: StepReleased, parcels: Parcels) -> Generate | RunCalls:
+    """Return the job that an event hands back.
+
+    Raises:
+        ContractViolation: It is another turn's.
+        Unavailable: It is a parcel, and the store does not answer.
+
+    """
+    job: Generate | RunCalls = await parcels.unpack(codec.JOB, bytes(event.job))
+    if job.tenant != event.tenant or job.turn != event.turn:
+        raise ContractViolation("an event hands back another turn's job")
+    return job
