@@ -223,3 +223,12 @@ def test_who_asked_still_waits_while_other_calls_run(*, asked: bool, answers: bo
     after, _ = run(state, yes)
     assert isinstance(after, Calling)
     assert (after.start.gateway, after.start.stream) == ("gateway-1", stream)
+
+
+@pytest.mark.parametrize("other", [{"name": "drop"}, {"name": ""}, {"version": "v2"}, {"version": ""}])
+def test_an_answer_about_another_tool_or_about_none_approves_nothing(other: dict[str, str]) -> None:
+    state = led_to_calling(answered(asks("hold", "pay")))
+    after, followed = run(state, decided(pay1=verdict("pay1", approved=True, **other)))
+    assert [job.kind for job in jobs_of(followed)] == ["model"]
+    assert isinstance(after, Generating)
+    assert [result.error for result in after.steps[-1].results] == [calls.ALTERED]

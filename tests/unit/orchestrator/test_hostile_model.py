@@ -113,7 +113,10 @@ def test_a_hostile_model_runs_nothing_that_it_may_not(data: st.DataObject) -> No
             assert state.hold is not None
             yes = [call for call in state.undecided if data.draw(st.booleans())]
             approved |= {call.id: call.arguments for call in yes}
-            answers = tuple(verdict(call.id, approved=True, arguments=call.arguments) for call in yes)
+            answers = tuple(
+                verdict(call.id, approved=True, arguments=call.arguments, name=call.name, version=call.version)
+                for call in yes
+            )
             event = HoldAnswered(hold=state.hold, answers=answers, expired=True)
         elif isinstance(state, Calling):
             job = state.jobs[0]

@@ -160,9 +160,10 @@ def decided(**verdicts: Answered) -> HoldAnswered:
     return HoldAnswered(hold=HOLD, answers=tuple(verdicts.values()))
 
 
-def verdict(name: str, *, approved: bool, arguments: str = "{}", **more: Any) -> Answered:
-    """Return what a person decided of a call that was held with such arguments."""
-    return Answered(call=name, approved=approved, sha256=canonical.sha256(arguments), **more)
+def verdict(of: str, *, approved: bool, arguments: str = "{}", **more: Any) -> Answered:
+    """Return what a person decided of a call that was held with such arguments, of the tool that its id names."""
+    tool = {"name": of.rstrip("0123456789"), "version": "v1"}
+    return Answered(**{"call": of, "approved": approved, "sha256": canonical.sha256(arguments), **tool, **more})
 
 
 def run(state: State, *events: Event) -> tuple[State, list[Command]]:

@@ -181,7 +181,7 @@ def _done(asked: Sequence[Asked], ids: set[str]) -> tuple[Asked, ...]:
 def _refusal(call: Asked, answer: Answered | None) -> ErrorInfo | None:
     if answer is None:
         return EXPIRED
-    if answer.sha256 != call.sha256 or (answer.name and (answer.name, answer.version) != (call.name, call.version)):
+    if (answer.sha256, answer.name, answer.version) != (call.sha256, call.name, call.version):
         return ALTERED
     if answer.approved:
         return None

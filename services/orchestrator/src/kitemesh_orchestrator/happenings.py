@@ -82,7 +82,7 @@ class Answered(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         sha256: Of the arguments that were held; they must be the turn's.
-        name: Of the tool that was held, as its version likewise the turn's; empty where only arguments are compared.
+        name: Of the tool that was held; it and its version must be the turn's as well.
         arguments: Canonical JSON text that takes their place; `None` keeps them.
         edited_sha256: Of `arguments`.
 
@@ -91,8 +91,8 @@ class Answered(Struct, frozen=True, kw_only=True, omit_defaults=True):
     call: str
     approved: bool
     sha256: str
-    name: str = ""
-    version: str = ""
+    name: str
+    version: str
     reason: str = ""
     arguments: str | None = None
     edited_sha256: str = ""
