@@ -1,4 +1,4 @@
-"""Write the documents that follow from code: docs/settings.md and docs/metrics.md. `--check` only compares."""
+"""Write the documents that follow from code: settings.md, metrics.md and turn.md in docs. `--check` only compares."""
 
 # ruff: noqa: INP001  a script, not a package
 
@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from turn_document import turn_document
 
 from kitemesh_cli.settings import BootstrapSettings, ClientSettings, DevSettings, KeysSettings
 from kitemesh_gateway.settings import GatewaySettings
@@ -39,7 +40,8 @@ SETTINGS_OUTRO: Final = """\
 ## For tests
 
 `KITEMESH_FAILPOINT=name:action[:n][@file]` makes a process die, stop or stumble at a named place on the n-th pass.
-It is off unless set, and has no place in production.
+`KITEMESH_AMBIGUITY=seed:percent` has so many calls of the store and the bus run and then be told as timed out.
+Both are off unless set, and have no place in production.
 
 ## Without the prefix
 
@@ -110,7 +112,7 @@ def metrics_document() -> str:
     return METRICS_INTRO + "".join(rows)
 
 
-DOCUMENTS: Final = {"settings.md": settings_document, "metrics.md": metrics_document}
+DOCUMENTS: Final = {"settings.md": settings_document, "metrics.md": metrics_document, "turn.md": turn_document}
 
 
 def _same(field: FieldInfo, other: FieldInfo | None) -> bool:

@@ -41,6 +41,7 @@ from kitemesh_contracts.events import (
     StepReleased,
     StepTimings,
 )
+from kitemesh_contracts.news import NewsItem
 
 TURN: Final = "01990000-0000-7000-8000-000000000001"
 CALL: Final = "1fb2fd25-8f78-412a-a0b8-7976e3700fc4"
@@ -135,6 +136,30 @@ RUN_STORED: Final = RunCalls(
 )
 
 EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] = {
+    "turn.start.with_dialect": (
+        codec.START,
+        msgspec.structs.replace(START, mode="durable", dialect="completions", include_usage=True),
+    ),
+    "step.generate.with_timings": (
+        codec.GENERATE,
+        msgspec.structs.replace(GENERATE, timings=StepTimings(start_queued_ms=0.75, orchestrator_ms=1.5)),
+    ),
+    "step.generated.with_timings": (
+        codec.EVENT,
+        StepGenerated(
+            **_ids,
+            model="a",
+            finish="stop",
+            timings=StepTimings(
+                queued_ms=1.5,
+                first_token_ms=20.25,
+                total_ms=400.0,
+                start_queued_ms=0.75,
+                orchestrator_ms=1.5,
+                runner_ms=2.5,
+            ),
+        ),
+    ),
     "turn.start": (codec.START, START),
     "turn.start.smallest": (
         codec.START,
@@ -322,6 +347,32 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
     "turn.ended.with_store_ms": (
         codec.RELAYED,
         TurnEnded(**_ids, outcome="completed", text="Hello.", finish="stop", store_ms=2.5),
+    ),
+    "news.turn": (
+        codec.NEWS,
+        NewsItem(
+            type="turn.ended",
+            id=f"turn.ended:{TURN}",
+            execution_id=TURN,
+            status="completed",
+            mode="classic",
+            model="a",
+            at_ms=1_790_000_000_000,
+        ),
+    ),
+    "news.approval": (
+        codec.NEWS,
+        NewsItem(
+            type="approval.decided",
+            id=f"approval.decided:{HOLD}:2",
+            execution_id=TURN,
+            status="open",
+            mode="durable",
+            model="agent:helper",
+            at_ms=1_790_000_000_000,
+            conversation_id="c-1",
+            approval_id=HOLD,
+        ),
     ),
     "beat": (codec.BEAT, Beat(service="gateway", replica="gateway-1", version="0.1.0", load=3)),
 }

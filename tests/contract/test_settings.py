@@ -18,7 +18,7 @@ MODELS: tuple[type[Settings], ...] = (
     ExecutorSettings,
     *cli_settings.MODELS,
 )
-READ_ELSEWHERE = {"FAILPOINT"}
+READ_ELSEWHERE = {"AMBIGUITY", "FAILPOINT"}
 REQUIRED = {"KITEMESH_KEY_PEPPER": "a pepper for the tests"}
 
 

@@ -14,7 +14,7 @@ from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, HoldStat
 from kitemesh_runtime.hold_updates_mongo import due as holds_due
 from kitemesh_runtime.hold_updates_mongo import page as holds_page
 from kitemesh_runtime.indexes_mongo import Retention, ensure_indexes, indexes
-from kitemesh_runtime.live_turns_mongo import idle
+from kitemesh_runtime.live_turns_mongo import idle, listed
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_mongo import open_stores
 
@@ -132,6 +132,54 @@ async def test_what_is_due_is_found_without_looking_at_what_only_waits(database:
             assert "'SORT'" not in plan
             assert (stats["totalDocsExamined"], stats["nReturned"]) == (found, found)
             assert stats["totalKeysExamined"] <= found + 1
+
+
+async def test_a_page_of_turns_reads_little_more_than_it_returns(database: Database, tenant: str) -> None:
+    await database.command({"dropDatabase": 1})
+    await ensure_indexes(database)
+    documents = [
+        {
+            "_id": f"{tenant}-{n:03}",
+            "tenant": tenant if n % 8 == 0 else f"{tenant}-other",
+            "status": ("completed", "running", "failed")[n % 3],
+            "conversation": f"{tenant}-{n % 5}",
+            "ordinal": n,
+        }
+        for n in range(1000)
+    ]
+    await database.run(database.collection("turns").insert_many(documents))
+    for statuses, before, examined in (
+        ((), None, 5),
+        ((), f"{tenant}-500", 5),
+        (("failed",), f"{tenant}-500", 5),
+        (("failed", "running"), None, 5),
+        (("queued",), None, 0),
+    ):
+        find = {"find": "turns", "filter": listed(tenant, statuses, None, before), "sort": {"_id": -1}, "limit": 5}
+        stats, plan = await _explain(database, find)
+        assert "COLLSCAN" not in plan
+        assert "'SORT'" not in plan
+        assert "'by_status'" in plan
+        assert (stats["totalDocsExamined"], stats["nReturned"]) == (examined, examined)
+        assert stats["totalKeysExamined"] <= examined + 8
+    # A conversation's are found by it, and only they are put in order.
+    page = listed(tenant, (), f"{tenant}-3", None)
+    stats, plan = await _explain(database, {"find": "turns", "filter": page, "sort": {"_id": -1}, "limit": 5})
+    assert "COLLSCAN" not in plan
+    assert stats["nReturned"] == 5
+    assert stats["totalDocsExamined"] <= 25
+
+
+async def test_a_database_from_before_gets_what_is_new_and_keeps_what_it_had(database: Database) -> None:
+    await database.command({"dropDatabase": 1})
+    await ensure_indexes(database)
+    new = (("turns", "by_status"), ("claims", "retention_expires_at"))
+    for collection, name in new:
+        await database.run(database.collection(collection).drop_index(name))
+    assert await ensure_indexes(database) == [f"created index {collection}.{name}" for collection, name in new]
+    claims = await database.run(database.collection("claims").index_information())
+    assert claims["retention_expires_at"]["expireAfterSeconds"] == 0
+    assert claims["retention_claimed_at"]["expireAfterSeconds"] == 30 * 24 * 3600
 
 
 async def test_holds_are_counted_and_paged_by_their_indexes(database: Database, tenant: str) -> None:

@@ -98,6 +98,8 @@ async def test_a_whole_turn_comes_back_as_it_was_stored(stores: Stores, tenant: 
         usage=Usage(input_tokens=2**40, output_tokens=2),
         accepted_at_ms=1_750_000_000_123,
         look_at_s=1_750_000_000.125,
+        dialect="completions",
+        include_usage=True,
     )
     assert await stores.live_turns.insert(tenant, turn) is True
     kept = await stores.live_turns.get(tenant, turn.id)
@@ -261,6 +263,13 @@ async def test_a_claim_raises_one_jobs_attempt_once(stores: Stores, tenant: str)
     assert await stores.live_turns.claim(tenant, f"{tenant}-none", MODEL) is False
 
 
+async def test_a_claim_notes_which_delivery_of_which_message_made_it(stores: Stores, tenant: str) -> None:
+    turn = _turn(tenant)
+    await stores.live_turns.insert(tenant, turn)
+    assert await stores.live_turns.claim(tenant, turn.id, replace(MODEL, message=2**40, deliveries=3)) is True
+    assert (await _live(stores, tenant)).jobs == (replace(MODEL, attempt=2, message=2**40, deliveries=3),)
+
+
 async def test_of_fifty_claims_at_once_one_wins(stores: Stores, tenant: str) -> None:
     await stores.live_turns.insert(tenant, _turn(tenant))
     won = await asyncio.gather(*(stores.live_turns.claim(tenant, f"{tenant}-1", MODEL) for _ in range(50)))
@@ -307,6 +316,205 @@ async def test_cancels_and_saves_at_once_leave_the_turn_being_cancelled(stores: 
     assert kept.status == "cancelling"
     assert (kept.version, kept.state) == ((2, b"{}") if stale else (3, b"saved"))
     assert {answer.cancelled for answer in answers if isinstance(answer, LiveTurn)} == {kept.cancelled}
+
+
+def _accepted(tenant: str, name: str = "1") -> LiveTurn:
+    first = Job(kind="model", step=1, attempt=1, pool="default")
+    return replace(_turn(tenant, name, status="queued"), jobs=(first,), dialect="completions")
+
+
+async def test_a_queued_turn_begins_without_a_new_version(backend: Backend, tenant: str) -> None:
+    live_turns, stores = backend.stores.live_turns, backend.stores
+    turn = _accepted(tenant)
+    await live_turns.insert(tenant, turn)
+    await backend.age(10)
+    before_s = (await _live(stores, tenant)).updated_at_s
+    assert await _due(stores, tenant, 5) == ["1"]
+    await live_turns.begin(tenant, turn.id, ordinal=7)
+    kept = await _live(stores, tenant)
+    assert replace(kept, updated_at_s=0.0) == replace(turn, status="running", ordinal=7)
+    assert kept.updated_at_s > before_s + 9
+    assert await _due(stores, tenant, 5) == []
+    await live_turns.begin(tenant, turn.id, ordinal=8)
+    assert (await _live(stores, tenant)).ordinal == 7
+    await live_turns.save(tenant, replace(kept, version=2))
+
+
+async def test_nothing_but_a_queued_turn_begins(stores: Stores, tenant: str, other: str) -> None:
+    live_turns = stores.live_turns
+    others: tuple[LiveStatus, ...] = ("running", "held", "cancelling")
+    for status in others:
+        await live_turns.insert(tenant, _turn(tenant, status, status=status))
+    await live_turns.insert(tenant, _accepted(tenant, "queued"))
+    await live_turns.insert(tenant, _accepted(tenant, "ended"))
+    await live_turns.finish(tenant, _record(tenant, "ended"), version=1)
+    before = [await live_turns.get(tenant, f"{tenant}-{name}") for name in (*others, "queued", "ended")]
+    for name in (*others, "ended", "none"):
+        await live_turns.begin(tenant, f"{tenant}-{name}", ordinal=7)
+    await live_turns.begin(other, f"{tenant}-queued", ordinal=7)
+    assert [await live_turns.get(tenant, f"{tenant}-{name}") for name in (*others, "queued", "ended")] == before
+    assert await live_turns.get(tenant, f"{tenant}-none") is None
+
+
+@pytest.mark.requirement("store:groups-writes")
+async def test_a_beginning_and_a_save_of_the_same_turn_travel_in_any_order(stores: Stores, tenant: str) -> None:
+    live_turns = stores.live_turns
+    turns = [_accepted(tenant, str(n)) for n in range(40)]
+    await asyncio.gather(*(live_turns.insert(tenant, turn) for turn in turns))
+    writes: list[Awaitable[None]] = []
+    for n, turn in enumerate(turns):
+        pair = (
+            live_turns.begin(tenant, turn.id, ordinal=1),
+            live_turns.save(tenant, replace(turn, version=2, status="running", ordinal=1, state=b"saved", jobs=())),
+        )
+        writes += pair if n % 2 else reversed(pair)
+    await asyncio.gather(*writes)
+    for n, turn in enumerate(turns):
+        saved = replace(turn, version=2, status="running", ordinal=1, state=b"saved", jobs=())
+        assert replace(await _live(stores, tenant, str(n)), updated_at_s=0.0) == saved
+
+
+async def test_an_end_stays_whether_the_turn_began_before_or_after_it(stores: Stores, tenant: str) -> None:
+    live_turns = stores.live_turns
+    for n in range(20):
+        turn = _accepted(tenant, str(n))
+        await live_turns.insert(tenant, turn)
+        begun, ended = (
+            live_turns.begin(tenant, turn.id, ordinal=1),
+            live_turns.finish(tenant, _record(tenant, str(n)), version=1),
+        )
+        await asyncio.gather(*((begun, ended) if n % 2 else (ended, begun)))
+        assert await live_turns.get(tenant, turn.id) == _record(tenant, str(n))
+
+
+async def test_a_turn_that_was_refused_is_discarded_for_good(backend: Backend, tenant: str, other: str) -> None:
+    live_turns, turn = backend.stores.live_turns, _accepted(tenant)
+    await live_turns.insert(tenant, turn)
+    assert await live_turns.discard(other, turn.id) is True
+    assert await live_turns.get(tenant, turn.id) is not None
+    assert await live_turns.discard(tenant, turn.id) is True
+    assert await live_turns.get(tenant, turn.id) is None
+    await backend.age(60)
+    assert await _due(backend.stores, tenant, 1) == []
+    # What somebody who has seen it wants to do comes too late, and discarding again says so too.
+    await live_turns.begin(tenant, turn.id, ordinal=1)
+    assert await _stale(live_turns.save(tenant, replace(turn, version=2)))
+    assert await _stale(live_turns.finish(tenant, _record(tenant), version=1))
+    assert await live_turns.claim(tenant, turn.id, turn.jobs[0]) is False
+    assert await live_turns.cancel(tenant, turn.id, "x") is None
+    assert await live_turns.discard(tenant, turn.id) is True
+    assert await live_turns.get(tenant, turn.id) is None
+
+
+async def test_a_turn_that_somebody_took_up_is_not_discarded(stores: Stores, tenant: str) -> None:
+    live_turns = stores.live_turns
+    for name in ("begun", "claimed", "cancelled", "saved", "ended"):
+        await live_turns.insert(tenant, _accepted(tenant, name))
+    await live_turns.begin(tenant, f"{tenant}-begun", ordinal=1)
+    assert await live_turns.claim(tenant, f"{tenant}-claimed", _accepted(tenant).jobs[0]) is True
+    await live_turns.cancel(tenant, f"{tenant}-cancelled", "x")
+    await live_turns.save(tenant, replace(_accepted(tenant, "saved"), version=2))
+    await live_turns.finish(tenant, _record(tenant, "ended"), version=1)
+    for name in ("begun", "claimed", "cancelled", "saved", "ended"):
+        before = await live_turns.get(tenant, f"{tenant}-{name}")
+        assert before is not None
+        assert await live_turns.discard(tenant, f"{tenant}-{name}") is False
+        assert await live_turns.get(tenant, f"{tenant}-{name}") == before
+
+
+async def test_of_a_discard_and_what_takes_the_turn_up_at_once_one_wins(stores: Stores, tenant: str) -> None:
+    live_turns = stores.live_turns
+    for n in range(20):
+        turn = _accepted(tenant, str(n))
+        await live_turns.insert(tenant, turn)
+        gone, claimed = await asyncio.gather(
+            live_turns.discard(tenant, turn.id), live_turns.claim(tenant, turn.id, turn.jobs[0])
+        )
+        assert gone is not claimed
+        assert (await live_turns.get(tenant, turn.id) is None) is gone
+
+
+async def test_a_queued_turn_is_claimed_cancelled_and_due_as_it_was_accepted(backend: Backend, tenant: str) -> None:
+    live_turns, stores = backend.stores.live_turns, backend.stores
+    for name in ("claimed", "cancelled", "idle"):
+        await live_turns.insert(tenant, _accepted(tenant, name))
+    await backend.age(10)
+    assert sorted(await _due(stores, tenant, 5)) == ["cancelled", "claimed", "idle"]
+    [first] = _accepted(tenant).jobs
+    assert await live_turns.claim(tenant, f"{tenant}-claimed", replace(first, message=9, deliveries=2)) is True
+    claimed = await _live(stores, tenant, "claimed")
+    assert (claimed.status, claimed.version) == ("queued", 2)
+    assert claimed.jobs == (replace(first, attempt=2, message=9, deliveries=2),)
+    cancelled = await live_turns.cancel(tenant, f"{tenant}-cancelled", "x")
+    assert isinstance(cancelled, LiveTurn)
+    assert (cancelled.status, cancelled.version, cancelled.jobs) == ("cancelling", 2, (first,))
+    assert await _due(stores, tenant, 5) == ["idle"]
+    await live_turns.begin(tenant, claimed.id, ordinal=1)
+    begun = await _live(stores, tenant, "claimed")
+    assert (begun.status, begun.version, begun.jobs) == ("running", 2, claimed.jobs)
+
+
+async def _filled(stores: Stores, tenant: str, conversation: str) -> None:
+    """Store seven turns, 1 to 7: 1, 4 and 7 completed, 2 and 5 running, 3 and 6 queued; even ones in a conversation."""
+    for n in (3, 1, 7, 2, 6, 5, 4):
+        status: LiveStatus = ("queued", "running", "running")[n % 3]  # type: ignore[assignment]  a literal of three
+        within = conversation if n % 2 == 0 else None
+        turn = replace(_turn(tenant, str(n), status=status), conversation=within)
+        await stores.live_turns.insert(tenant, turn)
+        if n % 3 == 1:
+            await stores.live_turns.finish(tenant, replace(_record(tenant, str(n)), conversation=within), version=1)
+
+
+async def test_turns_are_paged_newest_first(stores: Stores, tenant: str, other: str, conversation: str) -> None:
+    await _filled(stores, tenant, conversation)
+    await stores.live_turns.insert(other, replace(_turn(tenant, "9"), tenant=other, conversation=conversation))
+
+    async def page(
+        *,
+        limit: int = 10,
+        statuses: tuple[str, ...] = (),
+        conversation: str | None = None,
+        before: int | None = None,
+    ) -> str:
+        found = await stores.live_turns.page(
+            tenant,
+            statuses=statuses,
+            conversation=conversation,
+            before=None if before is None else f"{tenant}-{before}",
+            limit=limit,
+        )
+        return "".join(turn.id.removeprefix(f"{tenant}-") for turn in found)
+
+    assert await page() == "7654321"
+    assert await page(limit=3) == "765"
+    assert await page(limit=3, before=5) == "432"
+    assert await page(before=1) == ""
+    assert await page(limit=0) == ""
+    assert await page(statuses=("queued",)) == "63"
+    assert await page(statuses=("running", "completed"), limit=4) == "7542"
+    assert await page(statuses=("running", "completed"), before=4) == "21"
+    assert await page(statuses=("failed",)) == ""
+    assert await page(conversation=conversation) == "642"
+    assert await page(conversation=conversation, statuses=("queued", "completed"), before=6) == "4"
+    kinds = [isinstance(turn, LiveTurn) for turn in await stores.live_turns.page(tenant, limit=10)]
+    assert kinds == [False, True, True, False, True, True, False]
+    assert await stores.live_turns.page(tenant, limit=1) == [_record(tenant, "7")]
+
+
+async def test_turns_that_cannot_be_read_leave_no_page_short(database: Database, tenant: str) -> None:
+    async with open_stores(database) as stores:
+        for n in range(1, 8):
+            await stores.live_turns.insert(tenant, _turn(tenant, str(n)))
+        for n in (2, 5, 6, 7):
+            broken = {"$set": {"version": "last"}}
+            await database.run(database.collection("turns").update_one({"_id": f"{tenant}-{n}"}, broken))
+        with capture_logs() as logs:
+            found = [turn.id for turn in await stores.live_turns.page(tenant, limit=2)]
+        assert found == [f"{tenant}-4", f"{tenant}-3"]
+        assert [(line["event"], line["id"]) for line in logs] == [
+            ("store.unreadable", f"{tenant}-{n}") for n in (7, 6, 5)
+        ]
+        assert [turn.id for turn in await stores.live_turns.page(tenant, before=found[-1], limit=2)] == [f"{tenant}-1"]
 
 
 async def test_turns_left_alone_are_due_oldest_first_but_held_ones_are_not(backend: Backend, tenant: str) -> None:

@@ -63,9 +63,14 @@ async def test_a_whole_record_comes_back_as_it_was_stored(stores: Stores, tenant
         usage=Usage(input_tokens=2**40, output_tokens=2, cached_tokens=1, reasoning_tokens=1),
         error=ErrorInfo(code=ErrorCode.UPSTREAM_CUT, message="the stream broke", retry_after_s=1.5),
         finish="length",
-        timings=StepTimings(queued_ms=0.25, first_token_ms=None, total_ms=17.0),
+        timings=StepTimings(
+            queued_ms=0.25, first_token_ms=None, total_ms=17.0, start_queued_ms=0.5, orchestrator_ms=1.5, runner_ms=2.5
+        ),
         accepted_at_ms=1_750_000_000_123,
         ended_at_ms=1_750_000_001_456,
+        gateway="g1",
+        dialect="completions",
+        include_usage=True,
         steps=(
             Step(
                 step=0,

@@ -86,7 +86,16 @@ MISTAKES = [
     ),
     (
         {"models": {"a": {"provider": "p", "foo": 1}}, "agents": {}, "groups": {}},
-        "models.a.foo: no such field; known: provider, upstream, pool, owned_by, context_tokens",
+        "models.a.foo: no such field; known: provider, upstream, pool, owned_by, context_tokens, continues",
+    ),
+    (
+        {
+            "providers": {"p": {"kind": "fixed", "text": "x"}},
+            "models": {"a": {"provider": "p", "continues": True}},
+            "agents": {},
+            "groups": {},
+        },
+        "models.a: provider 'p' cannot go on with an answer",
     ),
     (
         {"models": {"a": {"provider": "p", "context_tokens": 0}}, "agents": {}, "groups": {}},
@@ -224,3 +233,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as caught:
         read(tmp_path / "absent.yaml")
     assert "absent.yaml does not exist" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "continues"), [({}, False), ({"continues": True}, True), ({"continues": False}, False)]
+)
+def test_an_endpoint_is_asked_to_continue_only_if_the_catalog_says_that_it_can(
+    option: dict[str, bool], *, continues: bool
+) -> None:
+    providers = {"p": {"kind": "openai", "base_url": "http://h/v1"}}
+    found = parse(catalog(providers=providers, models={"a": {"provider": "p", **option}}, agents={}, groups={}))
+    assert found.continues("a") is continues

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from kitemesh_contracts.topology import ConsumerSpec, StreamSpec, topology
+from kitemesh_contracts.topology import FEED, OUT, ConsumerSpec, StreamSpec, topology
 from kitemesh_runtime.topology_plan import Config, Found, consumer_config, overlap, plan, stream_config
 
 CONSUMER = ConsumerSpec("c", "S", "s.*", ack_wait_s=5, max_deliver=5)
@@ -37,6 +37,17 @@ def test_a_server_that_agrees_needs_nothing() -> None:
     assert plan([SPEC], Server().found(), replicas=1) == ([], [], [])
 
 
+@pytest.mark.parametrize("name", [OUT, FEED])
+def test_what_is_read_again_is_kept_in_memory_within_bounds_and_read_without_consumers(name: str) -> None:
+    [spec] = [spec for spec in topology() if spec.name == name]
+    config = stream_config(spec, 1)
+    assert (config["storage"], config["retention"], config["discard"]) == ("memory", "limits", "old")
+    assert config["allow_direct"]
+    assert 0 < config["max_bytes"] <= 256 << 20
+    assert config["max_age"] >= 900 * 10**9
+    assert spec.consumers == ()
+
+
 def test_the_order_of_subjects_is_no_difference() -> None:
     spec = SPEC._replace(subjects=("s.*", "t.*"))
     found = {"S": Found({**stream_config(spec, 1), "subjects": ["t.*", "s.*"]}, {"c": consumer_config(CONSUMER)})}
@@ -49,6 +60,8 @@ def test_the_order_of_subjects_is_no_difference() -> None:
         (Server(stream={"max_msgs": 5}), "changed max_msgs of stream S from 5 to -1"),
         (Server(stream={"max_age": 1}), "changed max_age of stream S from 1 to 3600000000000"),
         (Server(stream={"num_replicas": 3}), "changed num_replicas of stream S from 3 to 1"),
+        (Server(stream={"max_bytes": 5}), "changed max_bytes of stream S from 5 to -1"),
+        (Server(stream={"allow_direct": True}), "changed allow_direct of stream S from True to False"),
         (Server(stream={"discard": "new"}), "changed discard of stream S from new to old"),
         (Server(stream={"subjects": []}), "changed subjects of stream S from [] to ['s.*']"),
         (Server(consumer={"ack_wait": 1}), "changed ack_wait of consumer c of stream S from 1 to 5000000000"),

@@ -147,3 +147,27 @@ def test_a_status_and_its_words_and_headers_are_read() -> None:
     assert wire_nats.status_of(b"NATS/1.0 503\r\n\r\n") == 503
     assert wire_nats.status_of(b"NATS/1.0\r\nk: v\r\n\r\n") == 0
     assert wire_nats.status_of(None) == 0
+
+
+PLACE = b"Nats-Stream: S\r\nNats-Subject: a.b\r\nNats-Sequence: 12\r\nNats-Time-Stamp: 2026-01-01T00:00:00Z\r\n"
+
+
+def test_the_place_of_a_message_that_was_looked_up_is_read_from_the_server_s_own_lines() -> None:
+    block = b"NATS/1.0\r\n" + PLACE + b"Nats-Num-Pending: 3\r\nNats-Last-Sequence: 7\r\n\r\n"
+    assert wire_nats.place_of(block) == ("a.b", 12, 7)
+    forged = b"NATS/1.0\r\nNats-Subject: x\r\nNats-Sequence: 99\r\nNats-Last-Sequence: 98\r\n"
+    assert wire_nats.place_of(forged + block.removeprefix(b"NATS/1.0\r\n")) == ("a.b", 12, 7)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"NATS/1.0\r\n\r\n",
+        b"NATS/1.0\r\nNats-Subject: a",
+        b"NATS/1.0\r\n" + PLACE + b"\r\n",
+        b"NATS/1.0\r\n" + PLACE + b"Nats-Last-Sequence: x\r\n\r\n",
+    ],
+)
+def test_headers_that_do_not_say_the_place_are_refused(block: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  whichever line is missing, the answer was not understood
+        wire_nats.place_of(block)

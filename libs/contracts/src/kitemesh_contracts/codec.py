@@ -12,6 +12,7 @@ from kitemesh_contracts.commands import ApplyHold, CancelTurn, Generate, Parcel,
 from kitemesh_contracts.deltas import Relayed
 from kitemesh_contracts.errors import ContractViolation
 from kitemesh_contracts.events import Event
+from kitemesh_contracts.news import NewsItem
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ CANCEL: Final[msgspec.json.Decoder[CancelTurn]] = msgspec.json.Decoder(CancelTur
 EVENT: Final[msgspec.json.Decoder[Event | Parcel]] = msgspec.json.Decoder(Event | Parcel)
 BEAT: Final[msgspec.json.Decoder[Beat]] = msgspec.json.Decoder(Beat)
 RELAYED: Final[msgspec.json.Decoder[Relayed | Parcel]] = msgspec.json.Decoder(Relayed | Parcel)
+NEWS: Final[msgspec.json.Decoder[NewsItem]] = msgspec.json.Decoder(NewsItem)
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from msgspec import Raw, Struct
 
 from kitemesh_contracts.content import Message, Sampling, ToolSpec
+from kitemesh_contracts.events import StepTimings
 
 INLINE_MAX_BYTES: Final = 256 * 1024
 """Largest encoded message that travels by itself; see `Parcel`."""
@@ -48,6 +49,8 @@ class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaul
         tools: The caller's own tools, which are never run here.
         tool_choice: One of `TOOL_CHOICES`, or `tool:<name>`; holds for the first step only.
         parallel_calls: `False`: one call a step at the most.
+        dialect: What the caller speaks; kept with a durable turn, so that any gateway goes on in the same words.
+        include_usage: Its stream ends with the token counts.
 
     """
 
@@ -68,6 +71,8 @@ class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaul
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: str = "auto"
     parallel_calls: bool | None = None
+    dialect: str = ""
+    include_usage: bool = False
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -87,6 +92,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defa
         mode: `durable` from the first hold on, whatever the turn began as: it says what a lost client means.
         stored: The turn's state is in the store and `carry` is empty; a redelivered job claims its attempt there.
         after: Where the step before it ended; `None` when there is none that the reader follows.
+        timings: What was spent before this was published; the worker returns them with its own.
 
     """
 
@@ -106,6 +112,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defa
     parallel_calls: bool | None = None
     stored: bool = False
     after: Mark | None = None
+    timings: StepTimings = StepTimings()
     carry: Raw = Raw(b"null")
 
 

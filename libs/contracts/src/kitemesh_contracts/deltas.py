@@ -1,7 +1,8 @@
 """What a gateway relays while a turn runs: frames of visible changes, then one closing event.
 
-Frames are lossy for a classic turn and numbered so that a loss is seen. The closing event carries the whole answer,
-so a caller that does not stream needs nothing else.
+Frames are lossy for a classic turn and numbered so that a loss is seen; a durable turn's are captured, to be read
+again. Each attempt tells its step from the beginning, whatever an attempt before it has told. The closing event carries
+the whole answer, so a caller that does not stream needs nothing else.
 """
 
 from typing import Literal

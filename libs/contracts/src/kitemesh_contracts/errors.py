@@ -55,6 +55,10 @@ class ErrorCode(StrEnum):
     APPROVAL_DECIDED = "approval.decided"
     APPROVAL_GONE = "approval.gone"
     EXECUTION_UNKNOWN = "execution.unknown"
+    EXECUTION_CLASSIC = "execution.classic"
+    STREAM_GAP = "stream.gap"
+    IDEMPOTENCY_MISMATCH = "idempotency.mismatch"
+    IDEMPOTENCY_PENDING = "idempotency.pending"
     CONVERSATION_HELD = "conversation.held"
     TURN_BUDGET = "turn.budget"
     TURN_CANCELLED = "turn.cancelled"
@@ -112,6 +116,10 @@ MEANINGS: Final[dict[ErrorCode, Meaning]] = {
     ErrorCode.APPROVAL_DECIDED: Meaning(409, "refused"),
     ErrorCode.APPROVAL_GONE: Meaning(410, "refused"),
     ErrorCode.EXECUTION_UNKNOWN: Meaning(404, "refused"),
+    ErrorCode.EXECUTION_CLASSIC: Meaning(410, "refused"),
+    ErrorCode.STREAM_GAP: Meaning(410, "refused"),
+    ErrorCode.IDEMPOTENCY_MISMATCH: Meaning(422, "refused"),
+    ErrorCode.IDEMPOTENCY_PENDING: Meaning(409, "refused"),
     ErrorCode.CONVERSATION_HELD: Meaning(409, "refused"),
     ErrorCode.TURN_BUDGET: Meaning(502, "failed"),
     ErrorCode.TURN_CANCELLED: Meaning(409, "cancelled"),

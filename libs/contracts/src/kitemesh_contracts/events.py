@@ -13,12 +13,18 @@ class StepTimings(Struct, frozen=True, kw_only=True, omit_defaults=True):
         queued_ms: From the command's publication to its delivery, by the bus's clock and the worker's.
         first_token_ms: From the request to the provider's first delta; `None` if there was none.
         total_ms: From the delivery to the result.
+        start_queued_ms: What the turn's start waited in its queue.
+        orchestrator_ms: From the start's delivery to the first job's publication.
+        runner_ms: The part of `total_ms` in which no provider worked: before it was asked, and after its end.
 
     """
 
     queued_ms: float = 0.0
     first_token_ms: float | None = None
     total_ms: float = 0.0
+    start_queued_ms: float = 0.0
+    orchestrator_ms: float = 0.0
+    runner_ms: float = 0.0
 
 
 class StepGenerated(Struct, frozen=True, kw_only=True, tag="step.generated", omit_defaults=True):

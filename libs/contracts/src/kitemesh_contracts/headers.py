@@ -15,6 +15,8 @@ RETRY_AFTER: Final = "Retry-After"
 SHOULD_RETRY: Final = "x-should-retry"
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 LAST_EVENT_ID: Final = "Last-Event-ID"
+IDEMPOTENCY_REPLAYED: Final = "Idempotency-Replayed"
+LOCATION: Final = "Location"
 ACCEL_BUFFERING: Final = "x-accel-buffering"
 
 

@@ -7,6 +7,9 @@ from kitemesh_contracts.ids import is_id
 
 ROOT: Final = "km.v1"
 
+OUT_BLOCK: Final = 512
+"""Frames of one attempt that are read again with one question: half of what the server answers at once."""
+
 
 def _join(*tokens: str) -> str:
     for token in tokens:
@@ -80,6 +83,43 @@ def live_turn(turn: str) -> str:
     if not is_id(turn):
         raise ContractViolation("a subject token is not [A-Za-z0-9_-]{1,64}")
     return f"{ROOT}.live.*.{turn}.>"
+
+
+def out(gateway: str, turn: str, step: int, attempt: int) -> str:
+    """Return what the subjects of a durable attempt's frames begin with; `out_frame` completes it."""
+    return _join("out", gateway, turn, str(step), str(attempt))
+
+
+def out_frame(prefix: str, n: int) -> str:
+    """Subject of one frame, given its number and what `out` returned."""
+    return f"{prefix}.{(n - 1) // OUT_BLOCK}.{n}"
+
+
+def out_block(turn: str, step: int, attempt: int, block: int) -> str:
+    """Wildcard over one block of an attempt's frames, whichever gateway they were addressed to."""
+    return _join("out", "_", turn, str(step), str(attempt), str(block)).replace("._.", ".*.", 1) + ".*"
+
+
+def out_of(gateway: str) -> str:
+    """Wildcard over the frames of durable turns that a gateway accepted."""
+    return _join("out", gateway) + ".>"
+
+
+def out_turn(turn: str) -> str:
+    """Wildcard over a durable turn's frames, whichever gateway they are addressed to."""
+    if not is_id(turn):
+        raise ContractViolation("a subject token is not [A-Za-z0-9_-]{1,64}")
+    return f"{ROOT}.out.*.{turn}.>"
+
+
+def feed(tenant: str, kind: str, about: str) -> str:
+    """Subject of the news that something happened; `kind` is such as `turn.ended`, `about` an execution or approval."""
+    return _join("feed", tenant, *kind.split("."), about)
+
+
+def feed_of(tenant: str) -> str:
+    """Wildcard over a tenant's news."""
+    return _join("feed", tenant) + ".>"
 
 
 def timer(kind: str, name: str) -> str:
@@ -158,6 +198,22 @@ def parse_live(subject: str) -> LiveAddress:
     except ValueError as exc:
         raise ContractViolation("not a live subject") from exc
     raise ContractViolation("not a live subject")
+
+
+def parse_out(subject: str) -> LiveAddress:
+    """Read the subject of a durable turn's frame; its number is in the frame as well.
+
+    Raises:
+        ContractViolation: It is none.
+
+    """
+    try:
+        root, version, kind, gateway, turn, step, attempt, _block, _n = subject.split(".")
+        if (root, version, kind) == ("km", "v1", "out"):
+            return LiveAddress(gateway, turn, int(step), int(attempt))
+    except ValueError as exc:
+        raise ContractViolation("not the subject of a frame") from exc
+    raise ContractViolation("not the subject of a frame")
 
 
 def last_token(subject: str) -> str:

@@ -26,6 +26,7 @@ DUPLICATE_WINDOW_S: Final = 600.0
 _HOUR_S: Final = 3600.0
 _DAY_S: Final = 24 * _HOUR_S
 JOB_MAX_AGE_S: Final = _HOUR_S
+FEED_MAX_AGE_S: Final = 900.0
 _MIB: Final = 1024 * 1024
 
 TURN: Final = "KM_TURN"
@@ -34,6 +35,7 @@ EVENT: Final = "KM_EVENT"
 MODEL: Final = "KM_MODEL"
 TOOL: Final = "KM_TOOL"
 OUT: Final = "KM_OUT"
+FEED: Final = "KM_FEED"
 TIMER: Final = "KM_TIMER"
 DEAD: Final = "KM_DEAD"
 
@@ -127,6 +129,7 @@ def topology(
     *,
     turn_queue_max: int = 10_000,
     out_max_bytes: int = 256 * _MIB,
+    feed_max_bytes: int = 32 * _MIB,
 ) -> tuple[StreamSpec, ...]:
     """List every stream with its consumers.
 
@@ -135,6 +138,7 @@ def topology(
         tool_pools: Pools of tool-executors.
         turn_queue_max: Accepted turns that may wait; more are refused. The only stream that refuses.
         out_max_bytes: Memory for the captured deltas of durable turns.
+        feed_max_bytes: Memory for the news that a reader who was away can still be told.
 
     """
     return (
@@ -188,6 +192,15 @@ def topology(
             "memory",
             _HOUR_S,
             max_bytes=out_max_bytes,
+            allow_direct=True,
+        ),
+        StreamSpec(
+            FEED,
+            (f"{ROOT}.feed.>",),
+            "limits",
+            "memory",
+            FEED_MAX_AGE_S,
+            max_bytes=feed_max_bytes,
             allow_direct=True,
         ),
         StreamSpec(

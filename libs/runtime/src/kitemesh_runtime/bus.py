@@ -5,7 +5,7 @@ store, never by the acknowledgement.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 
 class Receipt(NamedTuple):
@@ -19,6 +19,14 @@ class Receipt(NamedTuple):
 
     sequence: int
     duplicate: bool
+
+
+class Stored(NamedTuple):
+    """A message as a stream keeps it."""
+
+    sequence: int
+    subject: str
+    payload: bytes
 
 
 class Delivery(Protocol):
@@ -75,6 +83,9 @@ class Subscription(Protocol):
         """End the interest."""
 
 
+POST_S: Final = 30.0
+"""How long a posted message is sent again."""
+
 Listener = Callable[[str, bytes], None]
 """Called in the read loop with subject and payload: it must neither block nor raise."""
 
@@ -108,6 +119,29 @@ class Bus(Protocol):
             Unavailable: No acknowledgement in time; the message may or may not be stored.
 
         """
+
+    def post(self, subject: str, payload: bytes) -> None:
+        """Store in the stream that listens on the subject, without waiting.
+
+        It goes out at once, for who listens as well, and again until it is acknowledged or `POST_S` have passed; so a
+        stream may hold it twice, and what was posted after it may come before it. Made for frames, whose subjects and
+        numbers tell them apart.
+
+        Raises:
+            Unavailable: Too much waits to be acknowledged.
+
+        """
+
+    async def posted(self, *, timeout_s: float) -> bool:
+        """Wait until everything posted is acknowledged or given up; tell whether it is."""
+
+    async def last_of(self, stream: str, subject: str, *, timeout_s: float = 2.5) -> list[Stored]:
+        """Return the last message of each subject that a wildcard covers, oldest first; 1,024 subjects at the most."""
+
+    async def since(
+        self, stream: str, subject: str, sequence: int, *, limit: int, timeout_s: float = 2.5
+    ) -> list[Stored]:
+        """Return the messages of subjects that a wildcard covers from a sequence on, oldest first."""
 
     async def schedule(
         self, subject: str, target: str, payload: bytes, *, at_s: float, msg_id: str, timeout_s: float = 2.5

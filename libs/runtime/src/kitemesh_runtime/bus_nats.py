@@ -1,6 +1,7 @@
 """The bus on NATS: one guarded connection with its calls, subscriptions and pulls.
 
-It does not know what travels. Acknowledged publications and requests are in `calls_nats`, deliveries in `pull_nats`.
+It does not know what travels. Acknowledged publications and requests are in `calls_nats`, those that nobody waits for
+in `posting_nats`, reads in `direct_nats`, deliveries in `pull_nats`.
 """
 
 import asyncio
@@ -15,10 +16,12 @@ import msgspec
 from kitemesh_contracts import headers
 from kitemesh_contracts.errors import Bug, ErrorCode, Unavailable
 from kitemesh_runtime import pull_nats
-from kitemesh_runtime.bus import Delivery, Listener, Receipt, Responder
+from kitemesh_runtime.bus import Delivery, Listener, Receipt, Responder, Stored
 from kitemesh_runtime.calls_nats import Calls
 from kitemesh_runtime.client_nats import PING_INTERVAL_S, RECONNECT_WAIT_S, GuardedClient
+from kitemesh_runtime.direct_nats import DirectReads
 from kitemesh_runtime.jetstream_nats import NOT_FOUND, Refused, ask
+from kitemesh_runtime.posting_nats import Posting
 from kitemesh_runtime.pull_nats import NatsPull
 from kitemesh_runtime.wire_nats import check_subject, pub
 
@@ -49,6 +52,8 @@ class NatsBus:
         self._inbox_prefix = inbox_prefix
         self._pull_heartbeat_s = pull_heartbeat_s
         self._calls = Calls(client, inbox_prefix)
+        self._posting = Posting(client, inbox_prefix)
+        self._reads = DirectReads(client, inbox_prefix)
         self._up = asyncio.Event()
         self._up.set()
         client.on_lost(self._up.clear)
@@ -96,6 +101,40 @@ class NatsBus:
 
         """
         return await self._calls.publish(subject, payload, msg_id=msg_id, timeout_s=timeout_s)
+
+    def post(self, subject: str, payload: bytes) -> None:
+        """Store in the stream that listens on the subject, without waiting; kept while disconnected.
+
+        Raises:
+            Unavailable: Too much waits to be acknowledged.
+            ContractViolation: It is larger than the server takes, or the subject may not travel.
+
+        """
+        self._posting.post(subject, payload)
+
+    async def posted(self, *, timeout_s: float) -> bool:
+        """Wait until all that was posted before is acknowledged or given up; tell whether it is."""
+        return await self._posting.posted(timeout_s=timeout_s)
+
+    async def last_of(self, stream: str, subject: str, *, timeout_s: float = 2.5) -> list[Stored]:
+        """Return the last message of each subject that a wildcard covers, oldest first; 1,024 subjects at the most.
+
+        Raises:
+            Unavailable: No whole answer in time, or at once when there is no such stream.
+
+        """
+        return await self._reads.last_of(stream, subject, timeout_s=timeout_s)
+
+    async def since(
+        self, stream: str, subject: str, sequence: int, *, limit: int, timeout_s: float = 2.5
+    ) -> list[Stored]:
+        """Return the messages of subjects that a wildcard covers from a sequence on, oldest first.
+
+        Raises:
+            Unavailable: No whole answer in time, or at once when there is no such stream.
+
+        """
+        return await self._reads.since(stream, subject, sequence, limit=limit, timeout_s=timeout_s)
 
     async def schedule(
         self, subject: str, target: str, payload: bytes, *, at_s: float, msg_id: str, timeout_s: float = 2.5
@@ -165,9 +204,14 @@ class NatsBus:
         await self._calls.echo(timeout_s=timeout_s)
 
     async def close(self) -> None:
-        """Send what is unsent, within a second, and end; whoever still waits for an answer gets `Unavailable`."""
+        """Send what is unsent, within a second, and end; whoever still waits for an answer gets `Unavailable`.
+
+        What was posted and is not acknowledged is dropped.
+        """
         self._up.clear()
         self._calls.close()
+        self._posting.close()
+        self._reads.close()
         await self._client.close()
 
     async def _stop_barrier(self) -> None:

@@ -41,7 +41,7 @@ class PubAck(Struct, frozen=True, kw_only=True):
     error: ApiError | None = None
 
 
-_decode_ack: Final = msgspec.json.Decoder(PubAck).decode
+decode_ack: Final = msgspec.json.Decoder(PubAck).decode
 
 
 class _Call:
@@ -88,7 +88,7 @@ class _Publication(_Call):
             self._again(now, "no stream takes the message")
             return
         try:
-            ack = _decode_ack(payload)
+            ack = decode_ack(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._again(now, "the stream's answer was not understood")
             return

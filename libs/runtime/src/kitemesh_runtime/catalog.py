@@ -67,6 +67,10 @@ class Model(_Part):
     pool: Name = "default"
     owned_by: str = "kitemesh"
     context_tokens: Annotated[int, Field(gt=0)] | None = None
+    continues: Annotated[
+        bool | None,
+        Field(description="Goes on with an answer that broke off; when absent, true of scripted models only."),
+    ] = None
 
 
 class History(_Part):
@@ -147,6 +151,13 @@ class Catalog(_Part):
             name: ToolSpec(name=name, description=tool.description, parameters=Raw(encode(tool.parameters)))
             for name, tool in self.tools.items()
         }
+
+    def continues(self, model: str) -> bool:
+        """Tell whether a model may be asked to go on with an answer that broke off."""
+        part = self.models[model]
+        if part.continues is None:
+            return isinstance(self.providers[part.provider], ScriptedProvider)
+        return part.continues
 
     def resolve(self, requested: str) -> Route:
         """Say where a request's `model` is answered: `group:<uuid>`, `agent:<id>` or a model id.

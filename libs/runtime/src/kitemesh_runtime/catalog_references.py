@@ -39,12 +39,15 @@ def is_uuid(text: str) -> bool:
 
 def _in_models(content: Mapping[str, Any]) -> Iterator[str]:
     providers, known = content.get("providers"), pools(content, "model")
+    kinds = {name: part.get("kind") for name, part in parts(content, "providers")}
     for name, model in parts(content, "models"):
         provider, pool = model.get("provider"), model.get("pool", DEFAULT_POOL)
         if isinstance(providers, Mapping) and isinstance(provider, str) and provider not in providers:
             yield f"models.{name}: no provider {provider!r}"
         if known is not None and isinstance(pool, str) and pool not in known:
             yield f"models.{name}: no model pool {pool!r}"
+        if model.get("continues") is True and isinstance(provider, str) and kinds.get(provider) == "fixed":
+            yield f"models.{name}: provider {provider!r} cannot go on with an answer"
         if name.startswith(_RESERVED):
             yield f"models.{name}: may not begin with group: or agent:"
 

@@ -14,6 +14,7 @@ CLAIM_S: Final = 30.0
 class _Kept:
     turn: str
     until_s: float
+    fingerprint: str
     settled: bool = False
 
 
@@ -33,15 +34,15 @@ class MemoryClaims:
 
     async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
         """Insert the claim, or say whose it is; a claim past its 30 s whose turn is not stored is taken over."""
-        del fingerprint  # kept for people to read; nothing reads it back
-        kept = self._kept.setdefault((tenant, kind, value), _Kept(turn, self._ahead_s()))
+        kept = self._kept.setdefault((tenant, kind, value), _Kept(turn, self._ahead_s(), fingerprint))
         if kept.turn == turn:
-            return Claim(won=True, turn=turn)
-        stored = kept.settled or await self._turns.get(tenant, kept.turn) is not None
-        won = not stored and kept.until_s < self._clock.now_ms() / 1000
+            return Claim(won=True, turn=turn, fingerprint=kept.fingerprint)
+        if self._ran_out(kept) and await self._turns.get(tenant, kept.turn) is not None:
+            kept.settled = True
+        won = self._ran_out(kept)
         if won:
             kept.until_s = self._ahead_s()
-        return Claim(won=won, turn=kept.turn)
+        return Claim(won=won, turn=kept.turn, fingerprint=kept.fingerprint)
 
     async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:
         """Put the claim's end 30 s ahead; tell whether it is still the turn's."""
@@ -62,6 +63,9 @@ class MemoryClaims:
         kept = self._find(tenant, kind, value, turn)
         if kept is not None and not kept.settled:
             del self._kept[(tenant, kind, value)]
+
+    def _ran_out(self, kept: _Kept) -> bool:
+        return not kept.settled and kept.until_s < self._clock.now_ms() / 1000
 
     def _find(self, tenant: str, kind: str, value: str, turn: str) -> _Kept | None:
         kept = self._kept.get((tenant, kind, value))

@@ -1,4 +1,7 @@
-"""Claims in MongoDB: the insert of `tenant:kind:value` decides, the server's clock says when a claim runs out."""
+"""Claims in MongoDB: the insert of `tenant:kind:value` decides, the server's clock says when a claim runs out.
+
+Those of a kind that is kept for a shorter time than retention has it carry the date of their end, `expires_at`.
+"""
 
 from typing import Any, Final
 
@@ -12,8 +15,12 @@ from kitemesh_runtime.stores import Claim
 
 COLLECTION: Final = "claims"
 CLAIM_MS: Final = 30_000
+KEPT_DAY: Final = "idem-"
+"""Claims of a kind that begins so, idempotency keys, are kept for a day."""
+DAY_MS: Final = 24 * 3600 * 1000
 
 _UNTIL: Final = {"$add": ["$$NOW", CLAIM_MS]}
+_A_DAY: Final = {"expires_at": {"$add": ["$$NOW", DAY_MS]}}
 
 
 class MongoClaims:
@@ -33,26 +40,28 @@ class MongoClaims:
     async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
         """Insert the claim, or say whose it is; a claim past its 30 s whose turn is not stored is taken over.
 
-        A take-over keeps the turn id that the claim names: `won`, with that id.
+        A take-over keeps the turn id that the claim names, `won` with that id, and its fingerprint; what is kept for a
+        day is so from then on.
         """
-        name = _name(tenant, kind, value)
+        name, kept = _name(tenant, kind, value), _A_DAY if kind.startswith(KEPT_DAY) else {}
         found: dict[str, Any] | None = await self._run(
             self._collection.find_one_and_update(
                 {"_id": name},
-                _insert(tenant, turn, fingerprint),
+                _insert(tenant, turn, fingerprint, kept),
                 upsert=True,
                 return_document=ReturnDocument.BEFORE,
             ),
         )
-        if found is None or found["turn"] == turn:
-            return Claim(won=True, turn=turn)
+        if found is None:
+            return Claim(won=True, turn=turn, fingerprint=fingerprint)
         owner: str = found["turn"]
-        if found["settled"] or not await self._ran_out(found):
-            return Claim(won=False, turn=owner)
+        answer = Claim(won=owner == turn, turn=owner, fingerprint=found["fingerprint"])
+        if answer.won or found["settled"] or not await self._ran_out(found):
+            return answer
         if await self._turns.get(tenant, owner) is not None:
             await self.settle(tenant, kind, value, owner)
-            return Claim(won=False, turn=owner)
-        return Claim(won=await self._take_over(found), turn=owner)
+            return answer
+        return answer._replace(won=await self._take_over(found, kept))
 
     async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:
         """Put the claim's end 30 s ahead; tell whether it is still the turn's."""
@@ -76,8 +85,8 @@ class MongoClaims:
         ran_out = {**_as_seen(found), "$expr": {"$lt": ["$until", "$$NOW"]}}
         return await self._run(self._collection.find_one(ran_out, {"_id": 1})) is not None
 
-    async def _take_over(self, found: dict[str, Any]) -> bool:
-        result = await self._run(self._collection.update_one(_as_seen(found), [{"$set": {"until": _UNTIL}}]))
+    async def _take_over(self, found: dict[str, Any], kept: dict[str, Any]) -> bool:
+        result = await self._run(self._collection.update_one(_as_seen(found), [{"$set": {"until": _UNTIL, **kept}}]))
         return bool(result.matched_count)
 
 
@@ -91,7 +100,7 @@ def _as_seen(found: dict[str, Any]) -> dict[str, Any]:
     return {field: found[field] for field in ("_id", "turn", "until", "settled")}
 
 
-def _insert(tenant: str, turn: str, fingerprint: str) -> list[dict[str, Any]]:
+def _insert(tenant: str, turn: str, fingerprint: str, kept: dict[str, Any]) -> list[dict[str, Any]]:
     claim = {
         "_id": "$_id",
         "tenant": {"$literal": tenant},
@@ -100,5 +109,6 @@ def _insert(tenant: str, turn: str, fingerprint: str) -> list[dict[str, Any]]:
         "settled": {"$literal": False},
         "until": _UNTIL,
         "claimed_at": "$$NOW",
+        **kept,
     }
     return [{"$replaceWith": {"$cond": [{"$eq": [{"$type": "$turn"}, "missing"]}, claim, "$$ROOT"]}}]

@@ -3,13 +3,14 @@
 A document is the struct with `id` as `_id`, its times as dates of the server's clock. It knows no collection.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import bson
 import msgspec
+import structlog
 from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
@@ -26,6 +27,8 @@ DOCUMENT_MAX_BYTES: Final = 15 * 1024 * 1024
 
 ABSENT: Final[Document] = {"$eq": [{"$type": "$tenant"}, "missing"]}
 """Holds where an upsert found no document: whatever is stored has a tenant."""
+
+log: Final = structlog.get_logger()
 
 # It depends on a field, so that no server can work it out, and fail, beforehand.
 _REFUSED: Final[Document] = {"$toInt": {"$concat": ["refused ", "$_id"]}}
@@ -55,6 +58,19 @@ def from_document(document: Document, kind: type[T]) -> T:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as exc:
         raise Bug(f"a stored document is not readable as {kind.__name__}: {exc}") from exc
+
+
+def read(collection: str, document: Document, decode: Callable[[Document], T]) -> T | None:
+    """Decode one document of several; `None` for one that cannot be read, which is logged, so that the others count.
+
+    It is of another version, or was changed by hand.
+    """
+    name = document["_id"]
+    try:
+        return decode(document)
+    except Bug as exc:
+        log.warning("store.unreadable", collection=collection, id=name, reason=exc.message)
+        return None
 
 
 def encode(document: Mapping[str, Any]) -> RawBSONDocument:

@@ -1,24 +1,20 @@
 """What is due in a collection, oldest first, whatever some document there looks like.
 
-A document that cannot be read is of another version, or was changed by hand. It is logged and put off, so that it
-neither ends the sweep of all the others nor fills every page. It knows no collection.
+A document that cannot be read is put off, so that it neither ends the sweep of all the others nor fills every page.
+It knows no collection.
 """
 
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-import structlog
 from pymongo import ASCENDING
 
-from kitemesh_contracts.errors import Bug
-from kitemesh_runtime.documents_mongo import Document
+from kitemesh_runtime.documents_mongo import Document, read
 from kitemesh_runtime.driver_mongo import Database
 
 T = TypeVar("T")
 
 PUT_OFF_MS: Final = 60_000
-
-log: Final = structlog.get_logger()
 
 
 async def find_due(
@@ -40,11 +36,11 @@ async def find_due(
     unreadable: list[object] = []
     for document in await database.run(documents.find(due).sort(date, ASCENDING).limit(limit).to_list(limit)):
         name = document["_id"]
-        try:
-            found.append(decode(document))
-        except Bug as exc:
-            log.warning("store.unreadable", collection=collection, id=name, reason=exc.message)
+        decoded = read(collection, document, decode)
+        if decoded is None:
             unreadable.append(name)
+        else:
+            found.append(decoded)
     if unreadable:
         later = {date: {"$add": ["$$NOW", PUT_OFF_MS]}}
         # What was written meanwhile is not due any more, and keeps its date.

@@ -24,6 +24,8 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
         index: The job's number within its step.
         attempt: The newest one; what a model said under an earlier one is refused.
         calls: The execution ids of a tool job.
+        message: Where the message stands in its stream whose redelivery claimed the attempt; 0 when none did.
+        deliveries: Which delivery of it that was.
 
     """
 
@@ -33,6 +35,8 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 1
     pool: str
     calls: tuple[str, ...] = ()
+    message: int = 0
+    deliveries: int = 0
 
 
 class LiveTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,7 +50,9 @@ class LiveTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
             `None` never.
         cancelled: Why it is being cancelled.
         steps: What was said and done so far, for people; the state has no second copy.
-        state: The orchestrator's, which alone reads it.
+        state: The orchestrator's, which alone reads it; of version 1 of a turn that was accepted as durable, the bytes
+            of its start (`StartTurn`).
+        dialect: As `StartTurn` has it, and so `include_usage`.
         updated_at_s: Of the last write, epoch seconds of the database's clock; set by the store.
 
     """
@@ -72,6 +78,8 @@ class LiveTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     accepted_at_ms: int = 0
     updated_at_s: float = 0.0
     look_at_s: float | None = None
+    dialect: str = ""
+    include_usage: bool = False
 
 
 class LiveTurns(Protocol):
@@ -86,8 +94,37 @@ class LiveTurns(Protocol):
 
         """
 
+    async def begin(self, tenant: str, turn: str, *, ordinal: int) -> None:
+        """Note that a `queued` turn runs, as its conversation's `ordinal`-th; no new version, grouped.
+
+        Nothing happens to one that is not queued.
+        """
+
+    async def discard(self, tenant: str, turn: str) -> bool:
+        """Remove a turn that is `queued` still at version 1: its client was refused. Tell whether it is gone."""
+
     async def get(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
         """Return the turn, live or ended."""
+
+    async def page(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] = (),
+        conversation: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> list[LiveTurn | TurnRecord]:
+        """Return turns, live and ended, by id, newest first.
+
+        Args:
+            tenant: Whose they are.
+            statuses: As they are stored (`LiveStatus`, `TurnOutcome`); none for all.
+            conversation: Only its turns.
+            before: The id of the last one seen.
+            limit: How many.
+
+        """
 
     async def save(self, tenant: str, turn: LiveTurn) -> None:
         """Replace the version before `turn.version`; grouped.
@@ -106,7 +143,10 @@ class LiveTurns(Protocol):
         """
 
     async def claim(self, tenant: str, turn: str, job: Job) -> bool:
-        """Raise a job's attempt by one, if it is still outstanding at `job.attempt`; counts as a version."""
+        """Raise a job's attempt by one, if it is still outstanding at `job.attempt`; counts as a version.
+
+        Who claimed it, `message` and `deliveries`, is noted.
+        """
 
     async def cancel(self, tenant: str, turn: str, reason: str) -> LiveTurn | TurnRecord | None:
         """Mark a live turn as being cancelled and return it as it is then; again is the same. Counts as a version."""

@@ -6,10 +6,11 @@ It names the adapters that all services share; each service's `app.py` adds its 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import structlog
 
+from kitemesh_runtime.ambiguity import doubt_of, doubtful_bus, doubtful_stores
 from kitemesh_runtime.beats import beat
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.catalog_file import CatalogHandle, open_catalog
@@ -81,6 +82,9 @@ async def open_foundation(
             ),
         )
         stores = await stack.enter_async_context(open_stores(database, clock))
+        doubt = doubt_of(f"{service}/{life.replica}")
+        if doubt is not None:
+            bus, stores = cast("NatsBus", doubtful_bus(bus, doubt)), doubtful_stores(stores, doubt)
         port = await stack.enter_async_context(
             serve_health(
                 settings.health_host,

@@ -28,7 +28,8 @@ _DAY_S: Final = 24 * 3600
 class Retention(NamedTuple):
     """How long documents are kept after they were stored, last changed or ended, in days.
 
-    A turn that has not ended and a hold that is open have no such date and are kept.
+    A turn that has not ended and a hold that is open have no such date and are kept. A claim that has a date of its end
+    goes then, if that is sooner.
     """
 
     turns_days: int = 30
@@ -65,6 +66,12 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
             "by_conversation",
             (("tenant", ASCENDING), ("conversation", ASCENDING), ("ordinal", DESCENDING)),
         ),
+        # Pages of all statuses, too, are merged from it in the order of ids, which is that of time.
+        IndexSpec(
+            turns_mongo.COLLECTION,
+            "by_status",
+            (("tenant", ASCENDING), ("status", ASCENDING), ("_id", DESCENDING)),
+        ),
         # Ended turns have none; held ones that are to be looked at have one ahead of now.
         IndexSpec(
             turns_mongo.COLLECTION, "due", (("touched_at", ASCENDING),), partial={"touched_at": {"$exists": True}}
@@ -99,6 +106,13 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
         ),
         _ttl(conversations_mongo.COLLECTION, "updated_at", retention.conversations_days * _DAY_S),
         _ttl(claims_mongo.COLLECTION, "claimed_at", retention.claims_days * _DAY_S),
+        IndexSpec(
+            claims_mongo.COLLECTION,
+            "retention_expires_at",
+            (("expires_at", ASCENDING),),
+            ttl_s=0,
+            partial={"expires_at": {"$exists": True}},
+        ),
         IndexSpec(keys_mongo.COLLECTION, "by_digest", (("digest", ASCENDING),), unique=True),
         IndexSpec(keys_mongo.COLLECTION, "by_tenant", (("tenant", ASCENDING), ("created_at_s", DESCENDING))),
         _ttl(blobs_mongo.COLLECTION, "expires_at", 0),

@@ -1,5 +1,7 @@
 """The memory twin of `LiveTurns`."""
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
@@ -34,10 +36,43 @@ class MemoryLiveTurns:
             self._put(turn)
         return found is None
 
+    async def begin(self, tenant: str, turn: str, *, ordinal: int) -> None:
+        """Note that a `queued` turn runs, as its conversation's `ordinal`-th; no new version."""
+        live = self._live(tenant, turn)
+        if live is not None and live.status == "queued":
+            self._put(replace(live, status="running", ordinal=ordinal))
+
+    async def discard(self, tenant: str, turn: str) -> bool:
+        """Remove a turn that is `queued` still at version 1; `True` when it is not there, now or already."""
+        live = self._live(tenant, turn)
+        if live is not None and live.status == "queued" and live.version == 1:
+            del self._kept[turn], self._touched_ms[turn]
+        return await self.get(tenant, turn) is None
+
     async def get(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
         """Return the turn, live or ended."""
         found = self._kept.get(turn)
         return found if found is not None and found.tenant == tenant else None
+
+    async def page(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] = (),
+        conversation: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> list[LiveTurn | TurnRecord]:
+        """Return turns, live and ended, by id, newest first."""
+        found = [
+            turn
+            for turn in self._kept.values()
+            if turn.tenant == tenant
+            and (not statuses or turn.status in statuses)
+            and (conversation is None or turn.conversation == conversation)
+            and (before is None or turn.id < before)
+        ]
+        return sorted(found, key=lambda turn: turn.id, reverse=True)[: max(limit, 0)]
 
     async def save(self, tenant: str, turn: LiveTurn) -> None:
         """Replace the version before `turn.version`."""
@@ -57,7 +92,8 @@ class MemoryLiveTurns:
         live = self._live(tenant, turn)
         if live is None or not any(_is(job, other) and other.attempt == job.attempt for other in live.jobs):
             return False
-        raised = tuple(replace(other, attempt=job.attempt + 1) if _is(job, other) else other for other in live.jobs)
+        claimed = {"attempt": job.attempt + 1, "message": job.message, "deliveries": job.deliveries}
+        raised = tuple(replace(other, **claimed) if _is(job, other) else other for other in live.jobs)
         self._put(replace(live, jobs=raised, version=live.version + 1))
         return True
 

@@ -5,12 +5,14 @@ be due: one held has none, or one ahead of it where it is to be looked at, so wh
 ends a turn replaces the document.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from msgspec.structs import asdict
-from pymongo import ReturnDocument
+from pymongo import DESCENDING, ReturnDocument, UpdateOne
 
+from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import Bug, Conflict
 from kitemesh_runtime.documents_mongo import (
     ABSENT,
@@ -19,6 +21,7 @@ from kitemesh_runtime.documents_mongo import (
     encode,
     from_document,
     literal,
+    read,
     take_time,
     to_document,
     write,
@@ -26,7 +29,7 @@ from kitemesh_runtime.documents_mongo import (
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.due_mongo import find_due
 from kitemesh_runtime.errors_mongo import duplicate
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.execution_stores import Job, LiveStatus, LiveTurn
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.turns_mongo import COLLECTION
 from kitemesh_runtime.writer_mongo import GroupedWriter
@@ -35,6 +38,8 @@ _LOOKED_AT: Final[Document] = {
     "$cond": [{"$eq": [{"$type": "$look_at"}, "date"]}, {"$max": ["$$NOW", "$look_at"]}, "$$REMOVE"],
 }
 _TOUCHED: Final[Document] = {"$cond": [{"$eq": ["$status", "held"]}, _LOOKED_AT, "$$NOW"]}
+_NOW: Final[Document] = {"updated_at": True, "touched_at": True}
+_STATUSES: Final = (*get_args(LiveStatus), *get_args(TurnOutcome))
 _CHANGED: Final[Document] = {"version": {"$add": ["$version", 1]}, "updated_at": "$$NOW"}
 
 
@@ -43,7 +48,7 @@ class MongoLiveTurns:
 
     Args:
         database: Where they are.
-        writer: Writes inserts, saves and ends; all of them are updates, so a group is one command.
+        writer: Writes inserts, beginnings, saves and ends; all are updates, so a group is one command.
 
     """
 
@@ -65,10 +70,49 @@ class MongoLiveTurns:
             return False
         return True
 
+    async def begin(self, tenant: str, turn: str, *, ordinal: int) -> None:
+        """Note that a `queued` turn runs, as its conversation's `ordinal`-th; no new version, grouped."""
+        change = {"$set": {"status": "running", "ordinal": ordinal}, "$currentDate": _NOW}
+        await self._writer.submit(UpdateOne({**_live(tenant, turn), "status": "queued"}, change))
+
+    async def discard(self, tenant: str, turn: str) -> bool:
+        """Remove a turn that is `queued` still at version 1; `True` when it is not there, now or already.
+
+        No late save or end brings it back; a late insert would, so its insert has to have been answered.
+        """
+        untouched = {**_live(tenant, turn), "status": "queued", "version": 1}
+        result = await self._run(self._collection.delete_one(untouched))
+        if result.deleted_count:
+            return True
+        return await self._run(self._collection.find_one({"_id": turn, "tenant": tenant}, {"_id": 1})) is None
+
     async def get(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
         """Return the turn, live or ended."""
         document = await self._run(self._collection.find_one({"_id": turn, "tenant": tenant}))
         return None if document is None else _decode(document)
+
+    async def page(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] = (),
+        conversation: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> list[LiveTurn | TurnRecord]:
+        """Return turns, live and ended, by id, newest first; what cannot be read is left out, and logged."""
+        found: list[LiveTurn | TurnRecord] = []
+        while len(found) < limit:
+            wanted = limit - len(found)
+            newest = self._collection.find(listed(tenant, statuses, conversation, before)).sort("_id", DESCENDING)
+            documents: list[Document] = await self._run(newest.limit(wanted).to_list(wanted))
+            if documents:
+                before = documents[-1]["_id"]
+            turns = [read(COLLECTION, document, _decode) for document in documents]
+            found += [turn for turn in turns if turn is not None]
+            if len(documents) < wanted:
+                break
+        return found
 
     async def save(self, tenant: str, turn: LiveTurn) -> None:
         """Replace the version before `turn.version`; grouped."""
@@ -87,7 +131,8 @@ class MongoLiveTurns:
         named = {"kind": job.kind, "step": job.step, "index": job.index}
         outstanding = {"jobs": {"$elemMatch": {**named, "attempt": job.attempt}}}
         is_named = {"$and": [{"$eq": [f"$$job.{field}", value]} for field, value in named.items()]}
-        raised = {"$mergeObjects": ["$$job", {"attempt": job.attempt + 1}]}
+        claimed = {"attempt": job.attempt + 1, "message": job.message, "deliveries": job.deliveries}
+        raised = {"$mergeObjects": ["$$job", claimed]}
         jobs = {"$map": {"input": "$jobs", "as": "job", "in": {"$cond": [is_named, raised, "$$job"]}}}
         change = [{"$set": {**_CHANGED, "touched_at": _TOUCHED, "jobs": jobs}}]
         return await self._change({**_live(tenant, turn), **outstanding}, change)
@@ -139,6 +184,16 @@ def idle(idle_s: float) -> Document:
     """Match turns that may be due and were not touched for so long, as the partial index serves them."""
     before = {"$subtract": ["$$NOW", round(idle_s * 1000)]}
     return {"touched_at": {"$type": "date"}, "$expr": {"$lt": ["$touched_at", before]}}
+
+
+def listed(tenant: str, statuses: Sequence[str], conversation: str | None, before: str | None) -> Document:
+    """Match the turns of a page; every status is named, for then their index yields them in the order of their ids."""
+    match: Document = {"tenant": tenant, "status": {"$in": list(statuses or _STATUSES)}}
+    if conversation is not None:
+        match["conversation"] = conversation
+    if before is not None:
+        match["_id"] = {"$lt": before}
+    return match
 
 
 def _live(tenant: str, turn: str) -> Document:

@@ -48,6 +48,18 @@ FRAMES_LOST: Final = Counter(
     "Turns whose live frames had a gap and were completed from the closing event.",
     registry=REGISTRY,
 )
+STREAM_REPAIRS: Final = Counter(
+    "kitemesh_stream_repairs_total",
+    "Gaps in durable streams: repaired from what is captured or stored, lost until the closing event, or diverged.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+STREAM_RESUMES: Final = Counter(
+    "kitemesh_stream_resumes_total",
+    "Durable streams that were attached to: replayed from the beginning, resumed at a position, or refused for a gap.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 TURNS_ENDED: Final = Counter(
     "kitemesh_turns_ended_total", "Turns ended, by mode and outcome.", ["mode", "outcome"], registry=REGISTRY
 )
@@ -134,6 +146,18 @@ TURNS_REDRIVEN: Final = Counter(
 NOTICES: Final = Counter(
     "kitemesh_notices_total", "Tries to call a webhook: delivered, retried or given_up.", ["outcome"], registry=REGISTRY
 )
+HOP: Final = Histogram(
+    "kitemesh_hop_seconds",
+    "Time that turns spent in one place: gateway (until accepted), start_queue, orchestrator, model_queue, runner, "
+    "provider (to its first token), store, relay.",
+    ["hop"],
+    buckets=FAST_BUCKETS,
+    registry=REGISTRY,
+)
+NEWS_LOST: Final = Counter(
+    "kitemesh_news_lost_total", "News that their tenants' feeds could not be told.", registry=REGISTRY
+)
+FEED_READERS: Final = Gauge("kitemesh_feed_readers", "Readers of feeds that are connected now.", registry=REGISTRY)
 DEPENDENCY_UP: Final = Gauge(
     "kitemesh_dependency_up",
     "1 while the last real operation on the dependency succeeded.",
@@ -143,6 +167,11 @@ DEPENDENCY_UP: Final = Gauge(
 BUS_RECONNECTS: Final = Counter("kitemesh_bus_reconnects_total", "Reconnects to NATS.", registry=REGISTRY)
 BUS_ERRORS: Final = Counter(
     "kitemesh_bus_errors_total", "Asynchronous errors of the NATS connection, by kind.", ["kind"], registry=REGISTRY
+)
+POSTS_GIVEN_UP: Final = Counter(
+    "kitemesh_posts_given_up_total",
+    "Frames and news that no stream acknowledged in time: they cannot be read again.",
+    registry=REGISTRY,
 )
 LOOP_LAG: Final = Gauge("kitemesh_loop_lag_seconds", "How late the event loop's last tick was.", registry=REGISTRY)
 

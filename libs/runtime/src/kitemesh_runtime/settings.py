@@ -24,6 +24,7 @@ _SERVICE_LINK: Final = re.compile(r"\AKITEMESH_[A-Z0-9_]*(SERVICE_HOST|SERVICE_P
 
 KNOWN: Final = frozenset(
     {
+        "AMBIGUITY",
         "ANONYMOUS_AGENT",
         "ANONYMOUS_SCOPES",
         "ANONYMOUS_TENANT",

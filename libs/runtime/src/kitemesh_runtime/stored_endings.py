@@ -7,7 +7,7 @@ from kitemesh_runtime.stores import TurnRecord
 
 
 def ended_from(record: TurnRecord) -> TurnEnded:
-    """Return the closing event of a stored turn; the attempt of a step without calls is not known any more."""
+    """Return the closing event of a stored turn; a classic one does not know whose attempt its answer was."""
     earlier, last = _parted(record)
     answer = record.answer or AssistantMessage(text=last.text, reasoning=last.reasoning)
     return TurnEnded(
@@ -58,9 +58,9 @@ def _parted(record: TurnRecord) -> tuple[tuple[Step, ...], Step]:
     A turn ends with a step that called tools when it has no answer besides, or when calls of it are the caller's.
     """
     if not record.steps:
-        return (), Step(step=1)
+        return (), Step(step=1, attempt=record.attempt, last=record.last)
     *before, last = record.steps
     ids = {call.id for call in last.calls}
     if record.answer is None or (record.answer.calls and all(call.id in ids for call in record.answer.calls)):
         return tuple(before), last
-    return record.steps, Step(step=last.step + 1)
+    return record.steps, Step(step=last.step + 1, attempt=record.attempt, last=record.last)

@@ -129,6 +129,9 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
         input: What the request brought.
         answer: The final, or partial, answer; `None` when nothing was generated. Its calls are the caller's to run.
         gateway: Who last waited for a durable turn; its closing event may have to be sent again.
+        dialect: As `StartTurn` has it, and so `include_usage`.
+        attempt: Whose answer it is, and `last` the number of its last frame, of a durable turn whose answer is not one
+            of `steps`.
         steps: The steps that called tools, in order; the last may be the one that `answer` is of.
         accepted_at_ms: Epoch milliseconds on the gateway's clock.
 
@@ -155,6 +158,10 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at_ms: int = 0
     steps: tuple[Step, ...] = ()
     gateway: str = ""
+    dialect: str = ""
+    include_usage: bool = False
+    attempt: int = 0
+    last: int = 0
 
 
 class Turns(Protocol):
@@ -180,13 +187,15 @@ class Claim(NamedTuple):
     """What `claim` answered.
 
     Attributes:
-        won: The value is the caller's turn's now.
-        turn: Whose it is; the caller's own when won.
+        won: The value is the caller's to go on with.
+        turn: Whose it is: the caller's own, or, when a claim that ran out was taken over, the one that it named.
+        fingerprint: As it was first claimed with.
 
     """
 
     won: bool
     turn: str
+    fingerprint: str = ""
 
 
 class Claims(Protocol):

@@ -77,6 +77,22 @@ async def apply(bus: Bus, specs: Sequence[StreamSpec], *, replicas: int) -> list
     return done + todo.notes
 
 
+async def replicas_of(bus: Bus, stream: str) -> int | None:
+    """Return how many copies a stream has; `None` when it does not exist.
+
+    Raises:
+        Unavailable: JetStream does not answer.
+
+    """
+    try:
+        found = await ask(bus, f"STREAM.INFO.{stream}", {}, _INFO)
+    except Refused as exc:
+        if exc.error.code == NOT_FOUND:
+            return None
+        raise
+    return int(found.config.get("num_replicas", 1))
+
+
 async def check(bus: Bus, specs: Sequence[StreamSpec]) -> None:
     """Return if every stream and consumer is there.
 

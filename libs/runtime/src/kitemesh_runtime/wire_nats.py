@@ -21,6 +21,9 @@ LINE_MAX_BYTES: Final = 1024 * 1024
 _MESSAGE: Final = ord("M")
 _WITH_HEADERS: Final = ord("H")
 _STATUS_PREFIX: Final = b"NATS/1.0 "
+_SUBJECT_LINE: Final = b"\r\nNats-Subject: "
+_SEQUENCE_LINE: Final = b"\r\nNats-Sequence: "
+_PREVIOUS_LINE: Final = b"\r\nNats-Last-Sequence: "
 
 
 class WireError(Exception):
@@ -206,3 +209,25 @@ def header_of(headers: bytes, name: str) -> str | None:
         if found and key.strip().lower() == wanted:
             return value.strip().decode("utf-8", "replace")
     return None
+
+
+def place_of(headers: bytes) -> tuple[str, int, int]:
+    """Read where a message that was looked up stands: subject, sequence, and the sequence told before it or 0.
+
+    The server's own lines come last, so a publisher's that look the same are not taken for them.
+
+    Raises:
+        ValueError: One is missing or no number.
+
+    """
+    at = headers.rindex(_SUBJECT_LINE) + len(_SUBJECT_LINE)
+    subject_end = headers.index(b"\r\n", at)
+    sequence_at = headers.index(_SEQUENCE_LINE, subject_end) + len(_SEQUENCE_LINE)
+    sequence_end = headers.index(b"\r\n", sequence_at)
+    previous_at = headers.index(_PREVIOUS_LINE, sequence_end) + len(_PREVIOUS_LINE)
+    previous_end = headers.index(b"\r\n", previous_at)
+    return (
+        headers[at:subject_end].decode(),
+        int(headers[sequence_at:sequence_end]),
+        int(headers[previous_at:previous_end]),
+    )
