@@ -65,7 +65,11 @@ class FixedCatalog:
                 },
                 "models": {
                     "scripted": {"provider": "script"},
-                    **{name: {"provider": "stub", "upstream": plan} for name, plan in models.items()},
+                    "anew": {"provider": "script", "continues": False},
+                    **{
+                        name: {"provider": "stub", "upstream": plan, "continues": name.startswith("continuing")}
+                        for name, plan in models.items()
+                    },
                 },
             }
         )
@@ -92,9 +96,17 @@ class LiveTurns(MemoryLiveTurns):
             raise Unavailable(ErrorCode.STORE_DOWN, "the test took it away")
         return await super().claim(tenant, turn, job)
 
-    async def begin(self, job: Generate, *, attempt: int | None = None) -> None:
-        """Store a turn for which this job is outstanding."""
-        work = Job(kind="model", step=job.step, attempt=attempt or job.attempt, pool="p")
+    async def begin(self, job: Generate, *, attempt: int | None = None, claimed: tuple[int, int] = (0, 0)) -> None:
+        """Store a turn for which this job is outstanding, `claimed` by that delivery of that message."""
+        message, deliveries = claimed
+        work = Job(
+            kind="model",
+            step=job.step,
+            attempt=attempt or job.attempt,
+            pool="p",
+            message=message,
+            deliveries=deliveries,
+        )
         turn = LiveTurn(
             id=job.turn,
             tenant=job.tenant,
@@ -228,7 +240,7 @@ async def running(
     pool = f"pool-{next(_numbers)}"
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(open_bus(url, name="runner-test", reconnect_wait_s=0.02))
-        wanted = {topology.MODEL, topology.EVENT}
+        wanted = {topology.MODEL, topology.EVENT, topology.OUT}
         specs = topology.topology(model_pools=[topology.Pool(pool)])
         await topology_nats.apply(bus, [spec for spec in specs if spec.name in wanted], replicas=1)
 
@@ -261,10 +273,11 @@ async def running(
         )
         await runner.listen()
         await bus.subscribe("km.v1.event.step.*.*", on_event)
-        await bus.subscribe(
-            subjects.live_of(GATEWAY),
-            lambda _, data: frames.put_nowait(codec.RELAYED.decode(data)),  # type: ignore[arg-type]  # only frames come
-        )
+        for relayed in (subjects.live_of(GATEWAY), subjects.out_of(GATEWAY)):
+            await bus.subscribe(
+                relayed,
+                lambda _, data: frames.put_nowait(codec.RELAYED.decode(data)),  # type: ignore[arg-type]  # only frames
+            )
         await bus.barrier()
         work: list[asyncio.Task[None]] = []
 

@@ -38,13 +38,14 @@ async def ready(port: int, log: Path) -> None:
 
 @pytest.mark.requirement("classic:hand-back-on-drain", "log:no-content")
 @pytest.mark.parametrize("signals", [1, 2], ids=["the drain runs out", "a second signal"])
+@pytest.mark.parametrize("mode", ["classic", "durable"])
 async def test_the_service_works_until_it_is_told_to_stop(
-    nats: OwnServer, mongo_url: str, upstream: Upstream, tmp_path: Path, signals: int
+    nats: OwnServer, mongo_url: str, upstream: Upstream, tmp_path: Path, *, signals: int, mode: str
 ) -> None:
     catalog = tmp_path / "catalog.yaml"
     providers = {"script": {"kind": "scripted"}, "stub": {"kind": "openai", "base_url": upstream.url}}
     models = {"scripted": {"provider": "script"}, "stalled": {"provider": "stub"}}
-    pool = f"process-{signals}"
+    pool = f"process-{signals}-{mode}"
     catalog.write_text(
         yaml.safe_dump(
             {"providers": providers, "models": models, "pools": {"model": {pool: {"lanes": 2}, "default": {}}}}
@@ -56,7 +57,7 @@ async def test_the_service_works_until_it_is_told_to_stop(
         **os.environ,
         "KITEMESH_NATS_URL": nats.url,
         "KITEMESH_MONGO_URL": mongo_url,
-        "KITEMESH_MONGO_DATABASE": f"runner-{signals}",
+        "KITEMESH_MONGO_DATABASE": f"runner-{signals}-{mode}",
         "KITEMESH_CATALOG": str(catalog),
         "KITEMESH_HEALTH_PORT": str(port),
         "KITEMESH_POOL": pool,
@@ -66,7 +67,7 @@ async def test_the_service_works_until_it_is_told_to_stop(
     events: asyncio.Queue[Event] = asyncio.Queue()
     async with open_bus(nats.url, name="process-test") as bus, asyncio.timeout(60):
         specs = topology.topology(model_pools=[topology.Pool(pool, 2)])
-        wanted = {topology.MODEL, topology.EVENT}
+        wanted = {topology.MODEL, topology.EVENT, topology.OUT}
         await topology_nats.apply(bus, [spec for spec in specs if spec.name in wanted], replicas=1)
         await bus.subscribe("km.v1.event.step.*.*", lambda _, data: events.put_nowait(codec.EVENT.decode(data)))  # type: ignore[arg-type]  # nothing here needs a parcel
         process = processes.spawn([sys.executable, "-m", "kitemesh_model_runner"], log, environ)
@@ -80,7 +81,7 @@ async def test_the_service_works_until_it_is_told_to_stop(
                 event = await events.get()
                 assert isinstance(event, StepGenerated)
                 assert (event.turn, event.text) == (job.turn, "hello there")
-            job = job_of(models=("stalled",))
+            job = job_of(models=("stalled",), mode=mode, stored=mode == "durable")
             await bus.send(subjects.model_job(pool, "interactive", 1, job.turn), codec.encode(job), msg_id=job.turn)
             await upstream.records(came=1)
             for number in (signal.SIGTERM, signal.SIGINT)[:signals]:
@@ -88,6 +89,8 @@ async def test_the_service_works_until_it_is_told_to_stop(
             released = await events.get()
             assert isinstance(released, StepReleased)
             assert bytes(released.job) == codec.encode(job)
+            kept = await bus.last_of(topology.OUT, subjects.out_block(job.turn, job.step, job.attempt, 0))
+            assert bool(kept) is (mode == "durable")
             (record,) = await upstream.records(ended=1)
             assert record["end"] == "disconnected"
             assert await asyncio.to_thread(process.wait, 20) == 0, said(log)

@@ -5,6 +5,7 @@ from kitemesh_contracts import codec
 from kitemesh_contracts.commands import Generate, Mark
 from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, Unavailable
+from kitemesh_contracts.subjects import OUT_BLOCK
 from kitemesh_model_runner.coalesce import FRAME_MAX_CHARACTERS, KEEPALIVE_TICKS, Frames
 
 JOB = Generate(
@@ -18,12 +19,18 @@ class FakeBus:
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes]] = []
+        self.posted: list[tuple[str, bytes]] = []
         self.is_up = True
 
     def publish(self, subject: str, payload: bytes) -> None:
         if not self.is_up:
             raise Unavailable(ErrorCode.BUS_DOWN, "down")
         self.published.append((subject, payload))
+
+    def post(self, subject: str, payload: bytes) -> None:
+        if not self.is_up:
+            raise Unavailable(ErrorCode.BUS_DOWN, "too much waits")
+        self.posted.append((subject, payload))
 
     @property
     def frames(self) -> list[Frame]:
@@ -147,3 +154,38 @@ def test_the_first_frame_of_a_step_and_no_other_says_where_the_step_before_it_en
 def test_without_a_step_before_it_a_frame_costs_not_a_byte_more(bus: FakeBus) -> None:
     frames_on(bus).put([TextDelta(text="a")])
     assert bus.published[0][1] == b'{"type":"frame","n":1,"offset":0,"items":[{"type":"text","text":"a"}]}'
+
+
+def durable_on(bus: FakeBus) -> Frames:
+    return Frames(bus, msgspec.structs.replace(JOB, stream=True, mode="durable", stored=True), 3)  # type: ignore[arg-type]  # only posts
+
+
+def test_a_durable_jobs_frames_go_where_they_are_captured_block_by_block(bus: FakeBus) -> None:
+    frames = durable_on(bus)
+    for _ in range(OUT_BLOCK + 1):
+        frames.put([TextDelta(text="a")])
+    assert bus.published == []
+    subjects = [subject for subject, _ in bus.posted]
+    assert subjects[0] == "km.v1.out.g.t.1.3.0.1"
+    assert subjects[-2:] == [f"km.v1.out.g.t.1.3.0.{OUT_BLOCK}", f"km.v1.out.g.t.1.3.1.{OUT_BLOCK + 1}"]
+    last = codec.decode(codec.RELAYED, bus.posted[-1][1])
+    assert last == Frame(n=OUT_BLOCK + 1, offset=OUT_BLOCK, items=(TextDelta(text="a"),))
+
+
+def test_a_durable_jobs_sign_of_life_is_not_captured(bus: FakeBus) -> None:
+    frames = durable_on(bus)
+    frames.put([TextDelta(text="abc")])
+    for _ in range(KEEPALIVE_TICKS):
+        frames.tick()
+    assert [subject for subject, _ in bus.published] == ["km.v1.live.g.t.1.3"]
+    assert bus.frames == [Frame(n=1, offset=3, items=())]
+
+
+def test_a_frame_that_is_refused_for_what_waits_already_is_lost_and_counted(bus: FakeBus) -> None:
+    frames = durable_on(bus)
+    bus.is_up = False
+    frames.put([TextDelta(text="a")])
+    bus.is_up = True
+    frames.put([TextDelta(text="b")])
+    assert [subject for subject, _ in bus.posted] == ["km.v1.out.g.t.1.3.0.2"]
+    assert frames.lost == 1

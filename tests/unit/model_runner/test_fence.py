@@ -27,6 +27,7 @@ JOB = Generate(
     stored=True,
 )
 OUTSTANDING = Job(kind="model", step=2, attempt=1, pool="p")
+CLAIMED = Job(kind="model", step=2, attempt=2, pool="p", message=7, deliveries=2)
 
 
 class Delivery(NamedTuple):
@@ -103,7 +104,7 @@ async def test_a_redelivered_stored_job_claims_the_next_attempt_once(store: Faul
     await keep(store, OUTSTANDING)
     fence = Fence(store, pool="p")
     assert [await ask(fence, 2), await ask(fence, 2)] == [2, 2]
-    assert store.asked == ["claim 1"]
+    assert store.asked == ["get", "claim 1"]
     assert await store.attempt() == 2
 
 
@@ -117,12 +118,24 @@ async def test_the_same_delivery_at_another_worker_is_too_late(store: FaultyLive
     ("jobs", "standing"),
     [
         ((), "over"),
-        ((msgspec.structs.replace(OUTSTANDING, attempt=2),), "elsewhere"),
+        ((CLAIMED,), "elsewhere"),
+        ((msgspec.structs.replace(CLAIMED, deliveries=3),), "elsewhere"),
+        ((msgspec.structs.replace(CLAIMED, message=8),), "over"),
+        ((msgspec.structs.replace(OUTSTANDING, attempt=2),), "over"),
         ((msgspec.structs.replace(OUTSTANDING, step=3),), "over"),
         ((msgspec.structs.replace(OUTSTANDING, kind="tool"),), "over"),
         ((msgspec.structs.replace(OUTSTANDING, index=1),), "over"),
     ],
-    ids=["answered", "a newer attempt", "a later step", "tools", "another job of the step"],
+    ids=[
+        "answered",
+        "claimed by the same delivery",
+        "claimed by a later one",
+        "claimed by a later message",
+        "published again",
+        "a later step",
+        "tools",
+        "another job of the step",
+    ],
 )
 async def test_a_job_that_is_no_longer_current_is_not_worked_on(
     store: FaultyLiveTurns, jobs: tuple[Job, ...], standing: str
@@ -131,35 +144,27 @@ async def test_a_job_that_is_no_longer_current_is_not_worked_on(
     assert await ask(Fence(store, pool="p"), 2) == standing
 
 
-async def test_behind_the_last_delivery_there_is_no_newer_one(
+async def test_behind_the_last_delivery_there_is_no_newer_one(store: FaultyLiveTurns) -> None:
+    await keep(store, msgspec.structs.replace(CLAIMED, deliveries=WORKER_DELIVERIES_MAX))
+    assert await ask(Fence(store, pool="p"), WORKER_DELIVERIES_MAX) == "over"
+
+
+async def test_a_claim_that_another_delivery_won_meanwhile_is_refused(
     store: FaultyLiveTurns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await keep(store, OUTSTANDING)
     original = store.get
+    fence = Fence(store, pool="p")
 
     async def get(tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
         found = await original(tenant, turn)
         # Another delivery is faster.
-        await MemoryLiveTurns.claim(store, "acme", "t", OUTSTANDING)
+        await MemoryLiveTurns.claim(store, "acme", "t", msgspec.structs.replace(OUTSTANDING, message=7, deliveries=3))
         return found
-
-    monkeypatch.setattr(store, "get", get)
-    assert await ask(Fence(store, pool="p"), WORKER_DELIVERIES_MAX) == "over"
-
-
-async def test_a_refused_claim_is_not_taken_for_one_without_an_answer(
-    store: FaultyLiveTurns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await keep(store, msgspec.structs.replace(OUTSTANDING, attempt=2))
-    fence = Fence(store, pool="p")
-
-    async def get(tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
-        raise Unavailable(ErrorCode.STORE_DOWN, "down")
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "get", get)
-        with pytest.raises(Unavailable):
-            await ask(fence, 2)
+        assert await ask(fence, 2) == "elsewhere"
     assert await ask(fence, 2) == "elsewhere"
     assert await store.attempt() == 2
 
@@ -181,15 +186,31 @@ async def test_another_tenants_turn_is_not_worked_on(store: FaultyLiveTurns) -> 
     assert [await ask(Fence(store, pool="p"), deliveries, tenant="evil") for deliveries in (2, 3)] == ["over"] * 2
 
 
-@pytest.mark.parametrize("stored", [1, 2, 5])
-async def test_a_third_delivery_claims_from_the_attempt_that_the_turn_names(
-    store: FaultyLiveTurns, stored: int
-) -> None:
-    tool = Job(kind="tool", step=2, attempt=9, pool="x")
-    await keep(store, tool, msgspec.structs.replace(OUTSTANDING, attempt=stored))
+@pytest.mark.parametrize("current", [OUTSTANDING, CLAIMED, msgspec.structs.replace(CLAIMED, attempt=5)])
+async def test_a_third_delivery_claims_from_where_an_earlier_one_left_off(store: FaultyLiveTurns, current: Job) -> None:
+    await keep(store, Job(kind="tool", step=2, attempt=9, pool="x"), current)
     fence = Fence(store, pool="p")
-    assert [await ask(fence, 3), await ask(fence, 3)] == [stored + 1] * 2
-    assert store.asked == ["get", f"claim {stored}"]
+    assert [await ask(fence, 3), await ask(fence, 3)] == [current.attempt + 1] * 2
+    assert store.asked == ["get", f"claim {current.attempt}"]
+
+
+@pytest.mark.parametrize("deliveries", [2, 3])
+async def test_an_old_message_claims_nothing_over_the_one_that_was_published_again(
+    store: FaultyLiveTurns, deliveries: int
+) -> None:
+    await keep(store, msgspec.structs.replace(OUTSTANDING, attempt=2))
+    assert await ask(Fence(store, pool="p"), deliveries) == "over"
+    # What was published again is another message, and claims from there.
+    assert await ask(Fence(store, pool="p"), deliveries, sequence=8, attempt=2) == 3
+    assert await ask(Fence(store, pool="p"), deliveries + 1) == "over"
+    assert await store.attempt() == 3
+
+
+async def test_an_older_delivery_claims_nothing_over_a_newer_one(store: FaultyLiveTurns) -> None:
+    await keep(store, OUTSTANDING)
+    assert await ask(Fence(store, pool="p"), 4) == 2
+    assert await ask(Fence(store, pool="p"), 3) == "elsewhere"
+    assert await store.attempt() == 2
 
 
 async def test_a_third_delivery_of_an_answered_job_is_not_worked_on(store: FaultyLiveTurns) -> None:
@@ -197,18 +218,33 @@ async def test_a_third_delivery_of_an_answered_job_is_not_worked_on(store: Fault
     assert await ask(Fence(store, pool="p"), 3) == "over"
 
 
-@pytest.mark.parametrize(("fault", "attempt"), [("refuse", 2), ("time out", 3)])
+@pytest.mark.parametrize("fault", ["refuse", "time out"])
 @pytest.mark.parametrize("deliveries", [2, 3])
-async def test_a_claim_without_an_answer_is_asked_for_again_from_where_it_stands(
-    store: FaultyLiveTurns, fault: str, attempt: int, deliveries: int
+async def test_a_claim_without_an_answer_is_looked_for_before_it_is_made_again(
+    store: FaultyLiveTurns, fault: str, deliveries: int
 ) -> None:
     await keep(store, OUTSTANDING)
     store.faults = [fault]
     fence = Fence(store, pool="p")
     with pytest.raises(Unavailable):
         await ask(fence, deliveries)
-    assert await ask(fence, deliveries) == attempt
-    assert await store.attempt() == attempt
+    assert await ask(fence, deliveries) == 2
+    assert await store.attempt() == 2
+
+
+@pytest.mark.parametrize("fault", ["refuse", "time out"])
+async def test_a_spent_attempt_is_not_taken_for_the_claim_whose_answer_was_lost(
+    store: FaultyLiveTurns, fault: str
+) -> None:
+    await keep(store, OUTSTANDING)
+    fence = Fence(store, pool="p")
+    assert await ask(fence, 2) == 2
+    fence.spend(Delivery(2), 2)  # type: ignore[arg-type]  # it is only looked at
+    store.faults = [fault]
+    with pytest.raises(Unavailable):
+        await ask(fence, 2)
+    assert await ask(fence, 2) == 3
+    assert await store.attempt() == 3
 
 
 async def test_what_is_done_with_is_forgotten(store: FaultyLiveTurns) -> None:
@@ -223,6 +259,53 @@ async def test_what_is_remembered_is_bounded(store: FaultyLiveTurns, monkeypatch
     monkeypatch.setattr("kitemesh_model_runner.fence.REMEMBERED_MAX", 2)
     await keep(store, OUTSTANDING)
     fence = Fence(store, pool="p")
-    assert [await ask(fence, 3, sequence) for sequence in (1, 2, 3)] == [2, 3, 4]
-    # The oldest was pushed out and claims again, the newest is still known.
-    assert [await ask(fence, 3, sequence) for sequence in (3, 1)] == [4, 5]
+    assert [await ask(fence, deliveries) for deliveries in (2, 3, 4)] == [2, 3, 4]
+    # The oldest was pushed out and is asked for again, the newest is still known.
+    store.asked.clear()
+    assert [await ask(fence, deliveries) for deliveries in (4, 2)] == [4, "elsewhere"]
+    assert store.asked == ["get"]
+
+
+@pytest.mark.parametrize("deliveries", [1, 2])
+async def test_an_attempt_that_broke_off_after_its_first_frame_is_not_worked_under_again(
+    store: FaultyLiveTurns, deliveries: int
+) -> None:
+    await keep(store, OUTSTANDING)
+    fence = Fence(store, pool="p")
+    number = await ask(fence, deliveries)
+    assert isinstance(number, int)
+    fence.spend(Delivery(deliveries), number)  # type: ignore[arg-type]  # it is only looked at
+    assert [await ask(fence, deliveries), await ask(fence, deliveries)] == [number + 1] * 2
+    assert await store.attempt() == number + 1
+
+
+async def test_an_attempt_that_broke_off_does_not_claim_over_whoever_claimed_meanwhile(store: FaultyLiveTurns) -> None:
+    await keep(store, OUTSTANDING)
+    fence = Fence(store, pool="p")
+    fence.spend(Delivery(1), 1)  # type: ignore[arg-type]  # it is only looked at
+    assert await ask(Fence(store, pool="p"), 2) == 2
+    assert await ask(fence, 1) == "elsewhere"
+    assert await store.attempt() == 2
+
+
+async def lost(fence: Fence, number: int, deliveries: int = 1) -> object:
+    return await fence.lost("acme", "t", 2, number, Delivery(deliveries))  # type: ignore[arg-type]  # it is only looked at
+
+
+@pytest.mark.parametrize(
+    ("jobs", "deliveries", "answer"),
+    [
+        ((OUTSTANDING,), 1, None),
+        ((CLAIMED,), 1, "elsewhere"),
+        ((CLAIMED,), WORKER_DELIVERIES_MAX, "over"),
+        ((msgspec.structs.replace(OUTSTANDING, attempt=2),), 1, "over"),
+        ((msgspec.structs.replace(OUTSTANDING, step=3),), 1, "over"),
+        ((), 1, "over"),
+    ],
+    ids=["the same", "claimed by a later delivery", "no newer delivery", "published again", "a later step", "answered"],
+)
+async def test_an_attempt_under_way_counts_while_the_turn_names_it(
+    store: FaultyLiveTurns, jobs: tuple[Job, ...], deliveries: int, answer: object
+) -> None:
+    await keep(store, *jobs)
+    assert await lost(Fence(store, pool="p"), 1, deliveries) == answer

@@ -165,3 +165,9 @@ def test_tools_are_offered_with_how_to_use_them(
 
 def test_without_tools_nothing_is_said_of_how_to_use_them() -> None:
     assert tools_of(render("m", [], Sampling(), tool_choice="required", parallel_calls=True)) == {}
+
+
+def test_an_answer_that_was_begun_is_the_last_message_and_is_to_be_continued() -> None:
+    body = json.loads(render("m", [user("hi")], Sampling(), begun="Once upon"))
+    assert body["messages"] == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Once upon"}]
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)

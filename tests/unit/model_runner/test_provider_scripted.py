@@ -5,10 +5,10 @@ import pytest
 from msgspec import Raw
 
 from kitemesh_contracts.content import Sampling, TextPart, ToolCall, ToolSpec, Usage, UserMessage
-from kitemesh_contracts.deltas import CallDelta, Delta, TextDelta
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ProviderFailed
 from kitemesh_contracts.ids import call_id
-from kitemesh_model_runner.provider import Generated, ModelCall
+from kitemesh_model_runner.provider import Generated, ModelCall, Prefix
 from kitemesh_model_runner.provider_scripted import ScriptedModel
 from kitemesh_runtime.catalog import ScriptedProvider
 
@@ -26,11 +26,17 @@ class Batches:
 
 
 async def perform(
-    text: str, batches: Batches, *, delay_ms: float = 0.0, tools: tuple[ToolSpec, ...] = (), choice: str = "auto"
+    text: str,
+    batches: Batches,
+    *,
+    delay_ms: float = 0.0,
+    tools: tuple[ToolSpec, ...] = (),
+    choice: str = "auto",
+    prefix: Prefix | None = None,
 ) -> Generated:
     model = ScriptedModel(ScriptedProvider(kind="scripted", delay_ms=delay_ms))
     messages = (UserMessage(parts=(TextPart(text=text),)),)
-    call = ModelCall("t", 3, "m", messages, Sampling(), 10.0, tools, choice)
+    call = ModelCall("t", 3, "m", messages, Sampling(), 10.0, tools, choice, prefix=prefix)
     return await model.generate(call, batches.take)
 
 
@@ -118,3 +124,47 @@ async def test_what_is_offered_decides_what_plain_words_do(choice: str, calls: i
     tool = ToolSpec(name="get_weather", parameters=Raw(b'{"properties":{"city":{}}}'))
     generated = await perform("the weather in Oslo", Batches(), tools=(tool,), choice=choice)
     assert len(generated.calls) == calls
+
+
+def said(batches: Batches) -> tuple[str, str]:
+    return (
+        "".join(delta.text for delta in batches.deltas if isinstance(delta, ReasoningDelta)),
+        "".join(delta.text for delta in batches.deltas if isinstance(delta, TextDelta)),
+    )
+
+
+@pytest.mark.parametrize("end", range(19))
+async def test_an_answer_is_continued_at_the_very_character_and_counted_whole(end: int) -> None:
+    script = "@reason 2\n@count 5"
+    whole, rest = Batches(), Batches()
+    once = await perform(script, whole)
+    thought, text = said(whole)
+    prefix = Prefix(text=text[: max(0, end - len(thought))], reasoning=thought[:end])
+    assert await perform(script, rest, prefix=prefix) == once
+    assert said(rest) == (thought[end:], text[len(prefix.text) :])
+
+
+async def test_an_answer_of_other_words_is_continued_behind_as_many_characters() -> None:
+    batches = Batches()
+    await perform("@echo abcdef", batches, prefix=Prefix("123"))
+    assert said(batches) == ("", "def")
+
+
+async def test_behind_more_than_the_script_nothing_is_said() -> None:
+    batches = Batches()
+    assert (await perform("@echo ab", batches, prefix=Prefix("12345"))).finish == "stop"
+    assert batches.deltas == []
+
+
+async def test_behind_the_text_the_calls_are_made() -> None:
+    batches = Batches()
+    generated = await perform("@echo hm\n@call f", batches, prefix=Prefix("hm"))
+    assert generated.finish == "tool_calls"
+    assert batches.deltas == [CallDelta(index=0, id=call_id("t", 3, 0), name="f"), CallDelta(index=0, arguments="{}")]
+
+
+async def test_a_script_that_breaks_off_breaks_off_at_the_same_word_again() -> None:
+    batches = Batches()
+    with pytest.raises(ProviderFailed):
+        await perform("@count 9\n@fail upstream.cut after 3", batches, prefix=Prefix("1 2 "))
+    assert said(batches) == ("", "3 ")

@@ -73,3 +73,15 @@ def test_a_new_catalog_serves_at_once(routing: Routing, handle: Handle) -> None:
     handle.change(catalog_of(c="three"))
     assert routing.targets(("a",)) == []
     assert [target.model for target in routing.targets(("c",))] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("option", "continues"), [({}, True), ({"continues": False}, False), ({"continues": True}, True)]
+)
+def test_a_scripted_model_continues_unless_the_catalog_says_otherwise(
+    routing: Routing, handle: Handle, option: dict[str, bool], *, continues: bool
+) -> None:
+    models = {"a": {"provider": "p", **option}}
+    handle.change(catalog.Catalog.model_validate({"providers": {"p": {"kind": "scripted"}}, "models": models}))
+    (target,) = routing.targets(("a",))
+    assert target.continues is continues

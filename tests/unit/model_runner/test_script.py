@@ -305,3 +305,8 @@ def test_of_two_messages_before_any_answer_the_last_one_counts() -> None:
 
 def test_an_answer_that_is_begun_does_not_end_the_instructions() -> None:
     assert text_of(write([user("@echo x"), AssistantMessage(text="x")]).deltas) == "x"
+
+
+def test_counting_says_each_number_once() -> None:
+    assert text_of(script("@count 11").deltas) == "1 2 3 4 5 6 7 8 9 10 11 "
+    assert script("@count 0").deltas == script("").deltas

@@ -1,5 +1,5 @@
 from kitemesh_contracts.content import AssistantMessage, Message, SystemMessage, TextPart, Usage, UserMessage
-from kitemesh_model_runner.usage import estimate
+from kitemesh_model_runner.usage import count_as_said, estimate
 
 
 def test_four_characters_are_a_token_and_a_part_counts_as_one() -> None:
@@ -15,3 +15,12 @@ def test_four_characters_are_a_token_and_a_part_counts_as_one() -> None:
 
 def test_nothing_costs_nothing() -> None:
     assert estimate([], text_characters=0, reasoning_characters=0) == Usage()
+
+
+def test_what_an_endpoint_found_said_is_counted_as_said() -> None:
+    usage = Usage(input_tokens=10, output_tokens=5, cached_tokens=8, reasoning_tokens=1)
+    assert count_as_said(usage, 3) == Usage(input_tokens=7, output_tokens=8, cached_tokens=7, reasoning_tokens=1)
+
+
+def test_no_estimate_makes_a_count_negative() -> None:
+    assert count_as_said(Usage(input_tokens=2, output_tokens=5), 3) == Usage(input_tokens=0, output_tokens=8)

@@ -7,6 +7,7 @@ import structlog
 from kitemesh_contracts.events import StepCancelled, StepFailed, StepGenerated
 from kitemesh_model_runner.attempt import Attempt, Result
 from kitemesh_runtime.metrics import (
+    HOP,
     MODEL_CALLS,
     MODEL_DURATION,
     MODEL_FIRST_TOKEN,
@@ -15,6 +16,8 @@ from kitemesh_runtime.metrics import (
 
 _TOKENS_IN: Final = MODEL_TOKENS.labels("in")
 _TOKENS_OUT: Final = MODEL_TOKENS.labels("out")
+_QUEUE, _RUNNER, _PROVIDER = (HOP.labels(hop) for hop in ("model_queue", "runner", "provider"))
+_MS: Final = 1000
 
 log: Final = structlog.get_logger()
 
@@ -32,6 +35,9 @@ def note(attempt: Attempt, result: Result, kind: str) -> None:
     MODEL_DURATION.labels(kind).observe(attempt.spent_s)
     if attempt.first_token_s is not None:
         MODEL_FIRST_TOKEN.labels(kind).observe(attempt.first_token_s)
+        _PROVIDER.observe(attempt.first_token_s)
+    _QUEUE.observe(result.timings.queued_ms / _MS)
+    _RUNNER.observe(result.timings.runner_ms / _MS)
     _TOKENS_IN.inc(result.usage.input_tokens)
     _TOKENS_OUT.inc(result.usage.output_tokens)
     log.info(
@@ -42,6 +48,7 @@ def note(attempt: Attempt, result: Result, kind: str) -> None:
         model=result.model,
         outcome=outcome,
         frames=result.last,
+        continued=attempt.continued,
         frames_lost=attempt.frames.lost,
         first_token_ms=result.timings.first_token_ms,
         total_ms=result.timings.total_ms,

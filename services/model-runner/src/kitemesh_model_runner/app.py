@@ -2,7 +2,9 @@
 
 import random
 from contextlib import AsyncExitStack
-from typing import assert_never
+from typing import Final, assert_never
+
+import structlog
 
 from kitemesh_contracts.topology import MODEL, lane_consumers
 from kitemesh_model_runner.fence import Fence
@@ -11,7 +13,7 @@ from kitemesh_model_runner.provider_fixed import FixedAnswer
 from kitemesh_model_runner.provider_openai import OpenAIEndpoint, open_session
 from kitemesh_model_runner.provider_scripted import ScriptedModel
 from kitemesh_model_runner.routing import Routing
-from kitemesh_model_runner.runner import Runner
+from kitemesh_model_runner.runner import POSTED_S, Runner
 from kitemesh_model_runner.settings import RunnerSettings
 from kitemesh_runtime import catalog
 from kitemesh_runtime.catalog import CatalogError, FixedProvider, OpenAIProvider, ScriptedProvider
@@ -20,6 +22,8 @@ from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.worker import Worker
 from kitemesh_runtime.working import observer, taker, work_until_stopped
+
+log: Final = structlog.get_logger()
 
 
 async def serve(settings: RunnerSettings, life: Life) -> None:
@@ -74,3 +78,5 @@ async def serve(settings: RunnerSettings, life: Life) -> None:
         SLOTS.set(settings.slots)
         await stack.enter_async_context(life.background(watch_jobs=runner.watch()))
         await work_until_stopped(life, workers, drain_s=settings.drain_s)
+        if not await base.bus.posted(timeout_s=POSTED_S):
+            log.warning("frames.lost", reason="they were not acknowledged before the connection closed")

@@ -13,6 +13,8 @@ from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelt
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.events import StepCancelled, StepFailed, StepGenerated, StepTimings
 from kitemesh_model_runner.coalesce import Frames
+from kitemesh_model_runner.earlier import Told
+from kitemesh_model_runner.lease import Lease
 from kitemesh_model_runner.provider import Generated, failure
 from kitemesh_model_runner.usage import estimate
 from kitemesh_runtime.bus import Bus
@@ -34,19 +36,27 @@ class Attempt:
         number: Of the attempt.
         model: Catalog id of the model, once one is chosen.
         reason: Why it was stopped; `None` unless it was.
+        continued: Characters that an earlier attempt had said.
+
+    Args:
+        lease: Looked at before each frame; `None` for frames that nobody reads beside another attempt's.
 
     """
 
-    def __init__(self, bus: Bus, clock: Clock, job: Generate, *, number: int, queued_ms: float) -> None:
+    def __init__(
+        self, bus: Bus, clock: Clock, job: Generate, *, number: int, queued_ms: float, lease: Lease | None = None
+    ) -> None:
         self.job: Final = job
         self.number: Final = number
         self.model = ""
         self.reason: str | None = None
+        self.continued = 0
         self.frames: Final = Frames(bus, job, number)
+        self._lease: Final = lease
         self._clock: Final = clock
         self._queued_ms: Final = queued_ms
         self._taken_s: Final = clock.monotonic()
-        self._asked_s = self._taken_s
+        self._asked_s: float | None = None
         self._first_s: float | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -56,7 +66,7 @@ class Attempt:
     @property
     def first_token_s(self) -> float | None:
         """Seconds from the request to the first delta; `None` before it."""
-        return None if self._first_s is None else self._first_s - self._asked_s
+        return None if self._first_s is None or self._asked_s is None else self._first_s - self._asked_s
 
     @property
     def spent_s(self) -> float:
@@ -64,10 +74,20 @@ class Attempt:
         return self._clock.monotonic() - self._taken_s
 
     def begin(self, model: str, scope: asyncio.Timeout) -> None:
-        """Note that the provider is asked now, inside this scope."""
+        """Note what answers, and the scope in which it does."""
         self.model = model
         self._scope = scope
+
+    def ask(self) -> None:
+        """Note that the provider is asked now."""
         self._asked_s = self._clock.monotonic()
+
+    async def go_on(self, told: Told) -> None:
+        """Tell what an earlier attempt told, as this one's beginning; raises as `take` does."""
+        await self._check()
+        self._note(told)
+        self.continued = self._characters
+        self.frames.put(told)
 
     def stop(self, reason: str) -> None:
         """Make the scope end now; nothing happens to an attempt that ends already."""
@@ -76,9 +96,28 @@ class Attempt:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def take(self, deltas: Sequence[Delta]) -> None:
-        """Be the provider's sink."""
+        """Be the provider's sink.
+
+        Raises:
+            Outdated: The job is another's by now.
+            Unavailable: Whether it is cannot be told.
+
+        """
+        if self._lease is not None:
+            await self._check()
         if self._first_s is None:
             self._first_s = self._clock.monotonic()
+        self._note(deltas)
+        if self._characters > MAX_CHARACTERS:
+            raise failure(ErrorCode.UPSTREAM_FAILED)
+        self.frames.put(deltas)
+        await reach("run.mid_stream")
+
+    async def _check(self) -> None:
+        if self._lease is not None and self._lease.is_doubtful():
+            await self._lease.renew()
+
+    def _note(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
             if type(delta) is TextDelta:
                 self._text.append(delta.text)
@@ -88,10 +127,6 @@ class Attempt:
                 self._characters += len(delta.text)
             elif type(delta) is CallDelta:
                 self._characters += len(delta.arguments)
-        if self._characters > MAX_CHARACTERS:
-            raise failure(ErrorCode.UPSTREAM_FAILED)
-        self.frames.put(deltas)
-        await reach("run.mid_stream")
 
     def generated(self, end: Generated) -> StepGenerated:
         """Say that the model answered."""
@@ -110,6 +145,9 @@ class Attempt:
 
     def _facts(self, usage: Usage) -> dict[str, Any]:
         job, first_s = self.job, self.first_token_s
+        now_s = self._clock.monotonic()
+        total_s = now_s - self._taken_s
+        asked_s = now_s if self._asked_s is None else self._asked_s
         return {
             "turn": job.turn,
             "tenant": job.tenant,
@@ -122,13 +160,16 @@ class Attempt:
             "timings": StepTimings(
                 queued_ms=self._queued_ms,
                 first_token_ms=None if first_s is None else round(first_s * _MS, 3),
-                total_ms=round(self.spent_s * _MS, 3),
+                total_ms=round(total_s * _MS, 3),
+                start_queued_ms=job.timings.start_queued_ms,
+                orchestrator_ms=job.timings.orchestrator_ms,
+                runner_ms=round((asked_s - self._taken_s) * _MS, 3),
             ),
             "carry": job.carry,
         }
 
     def _partial(self) -> Usage:
-        return Usage() if self._first_s is None else self._estimate()
+        return Usage() if self._first_s is None and not self.continued else self._estimate()
 
     def _estimate(self) -> Usage:
         return estimate(

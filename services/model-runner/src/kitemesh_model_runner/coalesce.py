@@ -1,7 +1,7 @@
 """Frames: what arrived together goes out together, numbered, as soon as it is there. No timer delays a delta.
 
-The first delta is a frame by itself unless others came with it. An empty frame after every 5 s without one tells the
-gateway that the job is alive, for a caller that does not stream too.
+The first delta is a frame by itself unless others came with it. A durable job's are captured as they go out. An empty
+frame after every 5 s without one tells the gateway that the job is alive, for a caller that does not stream too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,9 @@ class Frames:
         self.last = 0
         self.lost = 0
         self._publish: Final = bus.publish
-        self._subject: Final = subjects.live(job.gateway, job.turn, job.step, attempt)
+        self._post: Final = bus.post
+        self._live: Final = subjects.live(job.gateway, job.turn, job.step, attempt)
+        self._out: Final = None if job.mode == "classic" else subjects.out(job.gateway, job.turn, job.step, attempt)
         self._stream: Final = job.stream
         self._after = job.after
         self._offset = 0
@@ -64,18 +66,22 @@ class Frames:
         self._quiet_ticks += 1
         if self._quiet_ticks >= KEEPALIVE_TICKS:
             self._quiet_ticks = 0
-            self._offer(Frame(n=self.last, offset=self._offset, items=()))
+            try:
+                self._publish(self._live, encode(Frame(n=self.last, offset=self._offset, items=())))
+            except Unavailable:
+                self.lost += 1
 
     def _send(self, items: tuple[Delta, ...], characters: int) -> None:
         self.last += 1
         self._quiet_ticks = 0
-        self._offer(Frame(n=self.last, offset=self._offset, items=items, after=self._after))
+        payload = encode(Frame(n=self.last, offset=self._offset, items=items, after=self._after))
         self._after = None
         self._offset += characters
-
-    def _offer(self, frame: Frame) -> None:
         try:
-            self._publish(self._subject, encode(frame))
+            if self._out is None:
+                self._publish(self._live, payload)
+            else:
+                self._post(subjects.out_frame(self._out, self.last), payload)
         except Unavailable:
             self.lost += 1
 

@@ -103,6 +103,8 @@ class _Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: tuple[_Tool, ...] = ()
     tool_choice: str | _Choice | None = None
     parallel_tool_calls: bool | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -118,13 +120,18 @@ def render(
     tools: Sequence[ToolSpec] = (),
     tool_choice: str = "auto",
     parallel_calls: bool | None = None,
+    begun: str = "",
 ) -> bytes:
-    """Render the body of a streaming request; without tools nothing is said of how to use them."""
+    """Render the body of a streaming request; without tools nothing is said of how to use them.
+
+    An answer that was begun is asked to be continued in the words of vLLM and SGLang, which other servers refuse or
+    overlook.
+    """
     newer = token_limit == "max_completion_tokens"  # noqa: S105  a field's name, not a secret
     return _encode(
         _Body(
             model=model,
-            messages=_wire(messages),
+            messages=[*_wire(messages), _Said(role="assistant", content=begun)] if begun else _wire(messages),
             stream=True,
             stream_options=_WITH_USAGE,
             temperature=sampling.temperature,
@@ -141,6 +148,8 @@ def render(
             tools=tuple(map(_tool, tools)),
             tool_choice=_choice(tool_choice) if tools else None,
             parallel_tool_calls=parallel_calls if tools else None,
+            continue_final_message=True if begun else None,
+            add_generation_prompt=False if begun else None,
         ),
     )
 

@@ -12,6 +12,13 @@ from kitemesh_contracts.deltas import Delta
 from kitemesh_contracts.errors import ErrorCode, ProviderFailed
 
 
+class Prefix(NamedTuple):
+    """The beginning of an answer, which was generated before."""
+
+    text: str
+    reasoning: str = ""
+
+
 class ModelCall(NamedTuple):
     """What to generate.
 
@@ -22,6 +29,7 @@ class ModelCall(NamedTuple):
         tools: What the model may call. What it calls has no authority, whether it is among them or not.
         tool_choice: One of `TOOL_CHOICES`, or `tool:<name>`; means nothing without tools.
         parallel_calls: `None` leaves it to the provider.
+        prefix: Behind what to go on; the sink gets nothing of it again. Only for a provider that said it can.
 
     """
 
@@ -34,13 +42,14 @@ class ModelCall(NamedTuple):
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: str = "auto"
     parallel_calls: bool | None = None
+    prefix: Prefix | None = None
 
 
 class Generated(NamedTuple):
     """How a generation ended; its text went to the sink.
 
     Attributes:
-        usage: `None` when the provider counted nothing.
+        usage: Of the whole answer, as if it had been generated at once; `None` when the provider counted nothing.
         calls: Under the ids that turn, step and place derive, each with its arguments as JSON text, malformed or not.
 
     """
@@ -60,6 +69,9 @@ class Provider(Protocol):
     @property
     def kind(self) -> str:
         """The catalog's word for it."""
+
+    def can_continue(self, prefix: Prefix) -> bool:
+        """Tell whether it can go on with this beginning, for a model of which the catalog says so."""
 
     async def generate(self, call: ModelCall, sink: Sink) -> Generated:
         """Generate once; being cancelled stops the upstream at once.

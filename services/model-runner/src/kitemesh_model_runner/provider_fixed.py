@@ -3,7 +3,7 @@
 from typing import Final
 
 from kitemesh_contracts.deltas import TextDelta
-from kitemesh_model_runner.provider import Generated, ModelCall, Sink
+from kitemesh_model_runner.provider import Generated, ModelCall, Prefix, Sink
 from kitemesh_runtime.catalog import FixedProvider
 
 
@@ -14,6 +14,10 @@ class FixedAnswer:
 
     def __init__(self, config: FixedProvider) -> None:
         self._deltas: Final = (TextDelta(text=config.text),)
+
+    def can_continue(self, prefix: Prefix) -> bool:  # noqa: ARG002  it says one thing, and whole
+        """Never."""
+        return False
 
     async def generate(self, call: ModelCall, sink: Sink) -> Generated:  # noqa: ARG002  it does not listen
         """Say it."""

@@ -10,14 +10,17 @@ from collections.abc import Callable
 from typing import Final
 
 import aiohttp
+import msgspec
 import structlog
 
+from kitemesh_contracts.content import Sampling
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_model_runner.openai_chunks import AnswerReader
 from kitemesh_model_runner.openai_exchange import Broken, Exchange, Patience
 from kitemesh_model_runner.openai_wire import TokenLimit, render
-from kitemesh_model_runner.provider import Generated, ModelCall, Sink, failure
+from kitemesh_model_runner.provider import Generated, ModelCall, Prefix, Sink, failure
 from kitemesh_model_runner.retries import PATIENCE_S, pause_s
+from kitemesh_model_runner.usage import count_as_said, estimate_tokens
 from kitemesh_runtime.catalog import OpenAIProvider
 from kitemesh_runtime.clock import Clock
 
@@ -74,6 +77,10 @@ class OpenAIEndpoint:
         newer = _NEWER_HOST.match(config.base_url) is not None
         self._token_limit: Final[TokenLimit] = "max_completion_tokens" if newer else "max_tokens"
 
+    def can_continue(self, prefix: Prefix) -> bool:
+        """Tell whether there is text to go on with and no reasoning, which endpoints do not take for said."""
+        return bool(prefix.text) and not prefix.reasoning
+
     async def generate(self, call: ModelCall, sink: Sink) -> Generated:
         """Generate once, trying again before the first delta where that may help."""
         config = self._config
@@ -86,14 +93,17 @@ class OpenAIEndpoint:
             began_at + config.total_timeout_s,
         )
         retry_until = began_at + min(config.total_timeout_s, call.budget_s)
+        begun = "" if call.prefix is None else call.prefix.text
+        said = estimate_tokens(len(begun))
         body = render(
             call.model,
             call.messages,
-            call.sampling,
+            _less(call.sampling, said),
             token_limit=self._token_limit,
             tools=call.tools,
             tool_choice=call.tool_choice,
             parallel_calls=call.parallel_calls,
+            begun=begun,
         )
         headers = self._headers()
         tries = 0
@@ -101,7 +111,7 @@ class OpenAIEndpoint:
             tries += 1
             exchange = Exchange(AnswerReader(call.turn, call.step), sink, patience, self._clock)
             try:
-                return await exchange.run(self._session, self._url, body, headers)
+                end = await exchange.run(self._session, self._url, body, headers)
             except Broken as broken:
                 pause = pause_s(tries, broken.retry_after_s, chance=self._chance())
                 again = broken.again and tries <= config.retries and pause <= PATIENCE_S and now() + pause < retry_until
@@ -117,6 +127,10 @@ class OpenAIEndpoint:
                 )
                 if not again:
                     raise failure(broken.code, retry_after_s=broken.retry_after_s) from broken
+            else:
+                if said and end.usage is not None:
+                    return end._replace(usage=count_as_said(end.usage, said))
+                return end
             await asyncio.sleep(pause)
 
     def _headers(self) -> dict[str, str]:
@@ -129,3 +143,10 @@ class OpenAIEndpoint:
             log.error("upstream.key_missing", provider=self._name)
             raise failure(ErrorCode.UPSTREAM_REFUSED)
         return {"Authorization": f"Bearer {key}"}
+
+
+def _less(sampling: Sampling, said: int) -> Sampling:
+    """Return the sampling of what is left of an answer."""
+    if not said or sampling.max_tokens is None:
+        return sampling
+    return msgspec.structs.replace(sampling, max_tokens=max(1, sampling.max_tokens - said))

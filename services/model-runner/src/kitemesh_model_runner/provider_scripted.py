@@ -1,6 +1,7 @@
 """A model that needs no network: it performs a script, for the first start, tests and benchmarks.
 
-What it says, and the small language that prescribes it, is `script`'s business. Usage is counted in words.
+What it says, and the small language that prescribes it, is `script`'s business. Usage is counted in words. It goes on
+with an answer that broke off behind as many characters as were said, whatever they were.
 """
 
 import asyncio
@@ -8,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kitemesh_contracts.content import ToolCall, Usage
-from kitemesh_contracts.deltas import CallDelta, Delta
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
 from kitemesh_contracts.ids import call_id
-from kitemesh_model_runner.provider import Generated, ModelCall, Sink, failure
+from kitemesh_model_runner.provider import Generated, ModelCall, Prefix, Sink, failure
 from kitemesh_model_runner.script import Script, count_words, write
 from kitemesh_runtime.catalog import ScriptedProvider
 
@@ -28,6 +29,10 @@ class ScriptedModel:
     def __init__(self, config: ScriptedProvider) -> None:
         self._delay_s: Final = config.delay_ms / _MS
 
+    def can_continue(self, prefix: Prefix) -> bool:  # noqa: ARG002  it counts, whatever was said
+        """Always."""
+        return True
+
     async def generate(self, call: ModelCall, sink: Sink) -> Generated:
         """Perform the script that the prompt leads to."""
         script = write(call.messages, call.tools, call.tool_choice)
@@ -41,6 +46,9 @@ class ScriptedModel:
             deltas += tuple(_pieces(calls))
         if script.stop_after is not None:
             deltas = deltas[: script.stop_after]
+        words = len(deltas)
+        if call.prefix is not None:
+            deltas = tuple(_behind(call.prefix, deltas))
         if script.first_s:
             await asyncio.sleep(script.first_s)
         delay_s = self._delay_s if script.delay_s is None else script.delay_s
@@ -56,9 +64,26 @@ class ScriptedModel:
         await _stop(script)
         return Generated(
             finish=script.finish,
-            usage=Usage(input_tokens=count_words(call.messages), output_tokens=len(deltas)),
+            usage=Usage(input_tokens=count_words(call.messages), output_tokens=words),
             calls=calls,
         )
+
+
+def _behind(prefix: Prefix, deltas: Sequence[Delta]) -> Iterator[Delta]:
+    """Leave out as many characters of text and of reasoning as were said."""
+    text, reasoning = len(prefix.text), len(prefix.reasoning)
+    for delta in deltas:
+        match delta:
+            case TextDelta(text=said):
+                if text < len(said):
+                    yield TextDelta(text=said[text:])
+                text = max(0, text - len(said))
+            case ReasoningDelta(text=said):
+                if reasoning < len(said):
+                    yield ReasoningDelta(text=said[reasoning:])
+                reasoning = max(0, reasoning - len(said))
+            case CallDelta():
+                yield delta
 
 
 def _pieces(calls: Sequence[ToolCall]) -> Iterator[Delta]:

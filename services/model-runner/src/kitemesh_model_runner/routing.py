@@ -17,12 +17,14 @@ class Target(NamedTuple):
     Attributes:
         model: Catalog id.
         upstream: The provider's own name for it.
+        continues: It may be asked to go on with an answer that broke off.
 
     """
 
     model: str
     upstream: str
     provider: Provider
+    continues: bool = False
 
 
 class Routing:
@@ -37,7 +39,12 @@ class Routing:
         """List where to go, in the order of `models`; what the catalog no longer has is left out."""
         known = self._catalog.models
         return [
-            Target(model, known[model].upstream or model, self._providers[known[model].provider])
+            Target(
+                model,
+                known[model].upstream or model,
+                self._providers[known[model].provider],
+                self._catalog.continues(model),
+            )
             for model in models
             if model in known
         ]

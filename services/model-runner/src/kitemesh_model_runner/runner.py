@@ -6,30 +6,32 @@ travel is not known here, nor who decides the number of an attempt.
 
 import asyncio
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
-from msgspec import Raw, Struct
-from msgspec.json import Decoder
+from msgspec import Raw
 
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.beats import GATEWAY_SILENCE_S
 from kitemesh_contracts.commands import CancelTurn, Generate
 from kitemesh_contracts.errors import (
     Busy,
-    ContractViolation,
     ErrorCode,
     ErrorInfo,
     KitemeshError,
     ProviderFailed,
     Unavailable,
 )
-from kitemesh_contracts.events import StepFailed, StepReleased
-from kitemesh_contracts.headers import classic_result_msg_id, job_msg_id, released_msg_id
+from kitemesh_contracts.events import StepReleased
+from kitemesh_contracts.headers import released_msg_id
 from kitemesh_model_runner.accounts import note
+from kitemesh_model_runner.answers import Answer, Unsent, result_id
 from kitemesh_model_runner.attempt import Attempt, Result
-from kitemesh_model_runner.fence import Fence
-from kitemesh_model_runner.provider import ModelCall
+from kitemesh_model_runner.continuing import find_beginning
+from kitemesh_model_runner.fence import Fence, Lost
+from kitemesh_model_runner.lease import Lease, Outdated, Standstill
+from kitemesh_model_runner.provider import ModelCall, Prefix
+from kitemesh_model_runner.refusal import refusal
 from kitemesh_model_runner.routing import Routing, Target
 from kitemesh_runtime.beats import Pulse
 from kitemesh_runtime.bus import Bus, Delivery
@@ -42,46 +44,18 @@ from kitemesh_runtime.worker import Done, Leave, Outcome, Retry
 
 TICK_S: Final = 1.0
 PAUSE_S: Final = GATEWAY_SILENCE_S / 2
-UNSENT_MAX: Final = 1024
+POSTED_S: Final = 1.0
+"""How long a hand-back waits for frames that are not yet captured."""
 QUEUE_FULL_RETRY_S: Final = 1.0
 STORE_RETRY_S: Final = 1.0
 
 UNKNOWN: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested model is no longer offered")
 TIMED_OUT: Final = ErrorInfo(code=ErrorCode.TURN_TIMEOUT, message="The model did not finish within the turn's time")
 BROKEN: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The model could not be called because of an internal error")
-UNREADABLE: Final = ErrorInfo(code=ErrorCode.CONTRACT_VIOLATED, message="The model-runner cannot read the job")
 
 _MS: Final = 1000.0
-_NO_CARRY: Final = Raw(b"null")
 
 log: Final = structlog.get_logger()
-
-
-class _Bare(Struct, frozen=True, kw_only=True):
-    """What a failure takes from its job."""
-
-    turn: str
-    tenant: str
-    step: int
-    attempt: int
-    stored: bool = False
-    carry: Raw = _NO_CARRY
-
-
-_BARE: Final = Decoder(_Bare)
-
-
-class _Answer(NamedTuple):
-    """A result, and how it is sent.
-
-    Attributes:
-        deliveries_max: The newest delivery that may send it: behind it another worker may have claimed the job.
-
-    """
-
-    result: Result
-    msg_id: str
-    deliveries_max: float
 
 
 class Runner:
@@ -96,9 +70,9 @@ class Runner:
         self._cancels: Final = Cancels(clock, self._on_cancel)
         self._gateways: Final = Pulse(clock)
         self._running: set[Attempt] = set()
-        self._unsent: dict[tuple[str, int], _Answer] = {}
+        self._unsent: Final = Unsent()
+        self._standstill: Final = Standstill(clock)
         self._ticked_s = clock.monotonic()
-        self._thawed_s = -math.inf
 
     async def listen(self) -> None:
         """Follow the broadcasts that stop jobs."""
@@ -113,11 +87,10 @@ class Runner:
 
     def tick(self) -> None:
         """Keep the gateways informed, and stop the jobs of those that fell silent; called every second."""
-        now_s = self._clock.monotonic()
+        now_s = self._standstill.look()
         if now_s - self._ticked_s > PAUSE_S:
             # It was this process that stood still: what the gateways said meanwhile is not read yet.
             self._gateways.forget()
-            self._thawed_s = now_s
         self._ticked_s = now_s
         for attempt in self._running:
             attempt.frames.tick()
@@ -128,68 +101,61 @@ class Runner:
     async def on_job(self, delivery: Delivery) -> Outcome:
         """Call the model and publish what came of it."""
         taken_s = self._clock.monotonic()
-        answer = self._kept(delivery)
+        answer = self._unsent.find(delivery)
         try:
             if answer is None:
                 await reach("run.after_fetch")
                 job = await self._parcels.unpack(codec.GENERATE, delivery.data)
                 standing = await self._fence.attempt(job, delivery)
                 if isinstance(standing, str):
-                    log.info("delivery.outdated", turn=job.turn, step=job.step, deliveries=delivery.deliveries)
-                    return Leave() if standing == "elsewhere" else Done()
-                answer = await self._generate(job, standing, delivery)
+                    return self._left(delivery, standing)
+                lease = self._lease(job, standing, delivery, taken_s)
+                answer = await self._generate(job, standing, delivery, lease)
             await reach("run.before_result")
             await self._publish(answer.result, answer.msg_id)
             await reach("run.before_ack")
+        except Outdated as exc:
+            return self._left(delivery, exc.standing)
         except Busy as exc:
-            self._keep(delivery, answer)
+            self._unsent.keep(delivery, answer)
             return Retry(exc.retry_after_s or QUEUE_FULL_RETRY_S, exc.message)
         except Unavailable as exc:
-            self._keep(delivery, answer)
+            self._unsent.keep(delivery, answer)
             if exc.code != ErrorCode.STORE_DOWN:
                 raise
             # Only this job needs the store: the others go on.
             return Retry(STORE_RETRY_S, exc.message)
         except BaseException:
-            self._keep(delivery, answer)
+            self._unsent.keep(delivery, answer)
             raise
-        self._unsent.pop((delivery.subject, delivery.sequence), None)
+        self._unsent.drop(delivery)
         self._fence.forget(delivery)
         return Leave() if await self._is_anothers(delivery, answer, taken_s) else Done()
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Answer a job that no attempt can read with a failure, as far as it says whose it is."""
-        try:
-            job = codec.decode(_BARE, delivery.data)
-        except ContractViolation as exc:
-            log.error("job.unanswered", subject=delivery.subject, reason=f"{reason}; {exc.message}")  # noqa: TRY400  it is all
-            return
-        if job.carry is _NO_CARRY and not job.stored:
-            log.error("job.unanswered", subject=delivery.subject, reason=f"{reason}; it carries no state")
-            return
-        failed = StepFailed(
-            turn=job.turn,
-            tenant=job.tenant,
-            step=job.step,
-            attempt=job.attempt,
-            error=UNREADABLE,
-            carry=job.carry,
-        )
-        await self._publish(failed, _result_id(job, job.attempt))
+        answer = refusal(delivery, reason)
+        if answer is not None:
+            await self._publish(*answer)
 
     async def release(self, delivery: Delivery) -> Leave | None:
         """Hand a job back, or send its result if there is one.
 
         Raises:
-            Unavailable: A stored job's attempt must be claimed first, and the store does not answer.
+            Unavailable: A stored job's attempt must be claimed first, or may be another's after this process stood
+                still, and the store does not answer.
 
         """
-        answer = self._kept(delivery)
+        answer = self._unsent.find(delivery)
         if answer is not None:
             await self._publish(answer.result, answer.msg_id)
             return None
+        # The next attempt reads the frames of this one.
+        await self._bus.posted(timeout_s=POSTED_S)
         job = await self._parcels.unpack(codec.GENERATE, delivery.data)
         standing = await self._fence.attempt(job, delivery)
+        if isinstance(standing, int) and job.stored and self._standstill.since(-math.inf):
+            standing = await self._fence.lost(job.tenant, job.turn, job.step, standing, delivery) or standing
         if isinstance(standing, str):
             return Leave() if standing == "elsewhere" else None
         event = StepReleased(
@@ -203,29 +169,27 @@ class Runner:
         await self._publish(event, released_msg_id(job.turn, job.step, "model", 0, standing))
         return None
 
-    async def _generate(self, job: Generate, number: int, delivery: Delivery) -> _Answer:
+    async def _generate(self, job: Generate, number: int, delivery: Delivery, lease: Lease | None) -> Answer:
         waited_s = queued_s(delivery.published_at_s, now_ms=self._clock.now_ms())
-        attempt = Attempt(self._bus, self._clock, job, number=number, queued_ms=round(waited_s * _MS, 3))
+        attempt = Attempt(self._bus, self._clock, job, number=number, queued_ms=round(waited_s * _MS, 3), lease=lease)
         targets = self._routing.targets(job.models)
         kind = targets[0].provider.kind if targets else "none"
         left_s = job.budget_s - waited_s
-        result = await self._attempt(attempt, targets[0], left_s) if targets else attempt.failed(UNKNOWN)
+        try:
+            result = await self._attempt(attempt, targets[0], left_s) if targets else attempt.failed(UNKNOWN)
+        except KitemeshError:
+            if job.stored and attempt.frames.last:
+                self._fence.spend(delivery, number)
+            raise
         note(attempt, result, kind)
-        return _Answer(result, _result_id(job, number), delivery.deliveries + 1 if job.stored else math.inf)
+        return Answer(
+            result,
+            result_id(job.turn, job.step, number, stored=job.stored),
+            delivery.deliveries + 1 if job.stored else math.inf,
+        )
 
     async def _attempt(self, attempt: Attempt, target: Target, left_s: float) -> Result:
         job = attempt.job
-        call = ModelCall(
-            job.turn,
-            job.step,
-            target.upstream,
-            job.messages,
-            job.sampling,
-            left_s,
-            job.tools,
-            job.tool_choice,
-            job.parallel_calls,
-        )
         try:
             reason = self._cancels.reason(job.turn, durable=job.mode != "classic")
             if reason is not None:
@@ -235,13 +199,18 @@ class Runner:
             async with asyncio.timeout(left_s) as scope:
                 attempt.begin(target.model, scope)
                 self._running.add(attempt)
+                told, prefix = await find_beginning(self._bus, job, attempt.number, target)
+                if told:
+                    await attempt.go_on(told)
                 await reach("run.before_upstream")
+                attempt.ask()
+                call = _call(job, target, left_s, prefix)
                 return attempt.generated(await target.provider.generate(call, attempt.take))
         except ProviderFailed as exc:
             return attempt.failed(exc.info())
         except TimeoutError:
             return attempt.failed(TIMED_OUT) if attempt.reason is None else attempt.cancelled(attempt.reason)
-        except KitemeshError:
+        except (KitemeshError, Outdated):
             raise
         except Exception:
             # A broken adapter would break again: the client is told now instead of after the last redelivery.
@@ -256,30 +225,29 @@ class Runner:
         assert isinstance(kind, str)  # noqa: S101  every event has its kind as its tag
         await self._bus.send(subjects.event(kind, event.turn), payload, msg_id=msg_id)
 
-    async def _is_anothers(self, delivery: Delivery, answer: _Answer, taken_s: float) -> bool:
+    async def _is_anothers(self, delivery: Delivery, answer: Answer, taken_s: float) -> bool:
         """Tell whether a stored job's message is another's by now; asked only if this process stood still with it."""
-        now_s = self._clock.monotonic()
-        if answer.deliveries_max == math.inf or (now_s - self._ticked_s <= PAUSE_S and taken_s > self._thawed_s):
+        if answer.is_anyones or not self._standstill.since(taken_s):
             return False
         result = answer.result
         try:
-            return await self._fence.is_behind(result.tenant, result.turn, result.step, result.attempt, delivery)
+            lost = await self._fence.lost(result.tenant, result.turn, result.step, result.attempt, delivery)
         except Unavailable as exc:
             # A message that is lost to its worker is found by the sweep.
             log.info("delivery.unchecked", turn=result.turn, reason=exc.message)
             return False
+        return lost == "elsewhere"
 
-    def _kept(self, delivery: Delivery) -> _Answer | None:
-        answer = self._unsent.get((delivery.subject, delivery.sequence))
-        return answer if answer is not None and delivery.deliveries <= answer.deliveries_max else None
+    def _lease(self, job: Generate, number: int, delivery: Delivery, taken_s: float) -> Lease | None:
+        if not job.stored or job.mode == "classic":
+            # The first attempt that told anything is shown, whatever another tells.
+            return None
+        return Lease(self._standstill, self._fence, job, number, delivery, sure_s=taken_s)
 
-    def _keep(self, delivery: Delivery, answer: _Answer | None) -> None:
-        if answer is None:
-            return
-        # One that nobody asks for again, because its job was redelivered elsewhere, is pushed out by others.
-        while len(self._unsent) >= UNSENT_MAX:
-            del self._unsent[next(iter(self._unsent))]
-        self._unsent[delivery.subject, delivery.sequence] = answer
+    def _left(self, delivery: Delivery, standing: Lost) -> Outcome:
+        self._fence.forget(delivery)
+        log.info("delivery.outdated", subject=delivery.subject, deliveries=delivery.deliveries, standing=standing)
+        return Leave() if standing == "elsewhere" else Done()
 
     def _on_cancel(self, cancel: CancelTurn) -> None:
         for attempt in self._running:
@@ -288,8 +256,16 @@ class Runner:
                 attempt.stop(cancel.reason)
 
 
-def _result_id(job: Generate | _Bare, attempt: int) -> str:
-    """Name a job's result: of a stored job each attempt has one of its own, of a classic one the first wins."""
-    if job.stored:
-        return job_msg_id(job.turn, job.step, "model", 0, attempt)
-    return classic_result_msg_id(job.turn, job.step, "model", 0)
+def _call(job: Generate, target: Target, left_s: float, prefix: Prefix | None) -> ModelCall:
+    return ModelCall(
+        job.turn,
+        job.step,
+        target.upstream,
+        job.messages,
+        job.sampling,
+        left_s,
+        job.tools,
+        job.tool_choice,
+        job.parallel_calls,
+        prefix,
+    )

@@ -25,6 +25,7 @@ from kitemesh_model_runner.smalltalk import Wish, came_back, reply, wishes
 
 LANGUAGE: Final = """\
 @tokens N              answer N words
+@count N               answer the numbers from 1 to N, one a word
 @echo TEXT             answer TEXT
 @roles                 answer the roles of the messages that the model was given
 @reason N              think N words first
@@ -170,6 +171,8 @@ def _follow(scene: _Scene, word: str, rest: str, messages: Sequence[Message]) ->
     match word, rest.split():
         case "tokens", [n] if _is_number(n):
             return scene._replace(said=said + tuple(islice(cycle(_WORDS), _count(n))))
+        case "count", [n] if _is_number(n):
+            return scene._replace(said=said + tuple(TextDelta(text=f"{i} ") for i in range(1, _count(n) + 1)))
         case "echo", [_, *_]:
             return scene._replace(said=said + _spell(rest))
         case "roles", []:
