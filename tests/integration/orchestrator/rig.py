@@ -27,6 +27,7 @@ from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.clock import SystemClock
 from kitemesh_runtime.dependency import Dependency
+from kitemesh_runtime.execution_stores import Job, LiveTurn
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
@@ -65,7 +66,15 @@ CATALOG = Catalog.model_validate(
 )
 
 
-STREAMS = {topology.MODEL, topology.CONTROL, topology.TOOL, topology.EVENT, topology.TIMER}
+STREAMS = {
+    topology.TURN,
+    topology.MODEL,
+    topology.CONTROL,
+    topology.TOOL,
+    topology.EVENT,
+    topology.TIMER,
+    topology.FEED,
+}
 
 
 class FixedCatalog:
@@ -139,6 +148,12 @@ class Rig(NamedTuple):
         cancel = CancelTurn(turn=turn, tenant="acme", reason="enough")
         assert await self.engine.on_control(given(subjects.control_cancel(turn), codec.encode(cancel))) == Done()
 
+    async def accept(self, start: StartTurn) -> StartTurn:
+        """Store a turn as a gateway does that accepts it as durable; return its start."""
+        durable = msgspec.structs.replace(start, mode="durable")
+        assert await self.stores.live_turns.insert("acme", accepted(durable))
+        return durable
+
     async def start(self, start: StartTurn, deliveries: int = 1) -> None:
         delivery = given(subjects.turn_start(start.turn), codec.encode(start), deliveries)
         assert await self.engine.on_start(delivery) == Done()
@@ -211,6 +226,25 @@ class Rig(NamedTuple):
 
     async def answer(self, job: Generate, text: str) -> None:
         await self.event(generated(job, text=text))
+
+
+def accepted(start: StartTurn) -> LiveTurn:
+    """Return the document of a durable turn that a gateway accepted."""
+    return LiveTurn(
+        id=start.turn,
+        tenant=start.tenant,
+        version=1,
+        status="queued",
+        mode="durable",
+        model=start.route.requested,
+        state=codec.encode(start),
+        jobs=(Job(kind="model", step=1, pool=start.route.pool),),
+        conversation=start.conversation,
+        ordinal=1 if start.fresh else 0,
+        agent=start.route.agent,
+        gateway=start.gateway,
+        accepted_at_ms=start.accepted_at_ms,
+    )
 
 
 def given(subject: str, data: bytes, deliveries: int = 1) -> Delivery:

@@ -73,7 +73,7 @@ async def test_a_start_that_comes_again_while_its_turn_runs_goes_on(rig: Rig) ->
     await rig.start(turn)
     await rig.start(turn, deliveries=2)
     first, second = await rig.job(), await rig.job()
-    assert first == second
+    assert first == msgspec.structs.replace(second, timings=first.timings)
     await rig.answer(first, "Yes.")
     assert (await rig.closing()).text == "Yes."
     assert await rig.holder("c-still") is None

@@ -13,7 +13,7 @@ from kitemesh_orchestrator.happenings import Event, Finish
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Limits, State
 from kitemesh_orchestrator.turn import decide
 from kitemesh_runtime.stored_endings import ended_from
-from unit.orchestrator.test_turn import EVENTS, STATES
+from unit.orchestrator.pairs import EVENTS, STATES
 from unit.orchestrator.turns import (
     FIRST,
     GENERATING,
@@ -200,3 +200,17 @@ def test_a_last_step_in_which_nothing_was_said_is_not_taken_for_the_one_before(o
     state = Generating(start=START, ordinal=1, step=2, attempt=1, steps=earlier)
     ended = ended_from(record_of(state, Finish(outcome=outcome, step=2, earlier=earlier), 1))
     assert (ended.step, ended.text, ended.earlier) == (2, "", earlier)
+
+
+@pytest.mark.parametrize("steps", [(), (FIRST,)])
+def test_the_record_of_a_durable_turn_knows_whose_attempt_its_answer_was_and_its_last_frame(
+    steps: tuple[Step, ...],
+) -> None:
+    state = change(GENERATING, durable=True, steps=steps, step=len(steps) + 1, attempt=2)
+    finish = finished(state, answered(step=len(steps) + 1, attempt=2, last=7, text="Done."))
+    record = record_of(state, finish, NOW_MS)
+    assert (record.attempt, record.last) == (2, 7)
+    ended = ended_from(record)
+    assert (ended.step, ended.attempt, ended.last) == (len(steps) + 1, 2, 7)
+    classic = record_of(change(state, durable=False), finish, NOW_MS)
+    assert (classic.attempt, classic.last) == (0, 0)

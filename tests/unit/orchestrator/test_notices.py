@@ -8,16 +8,18 @@ import pytest
 from kitemesh_contracts import canonical, codec, subjects
 from kitemesh_contracts.commands import RunCalls
 from kitemesh_contracts.content import AssistantMessage, CallResult, Usage
-from kitemesh_contracts.errors import ErrorCode, ErrorInfo
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_contracts.events import CallsReturned
 from kitemesh_contracts.headers import job_msg_id
 from kitemesh_contracts.ids import is_id
+from kitemesh_contracts.news import NewsItem
 from kitemesh_orchestrator import notices
 from kitemesh_orchestrator.notices import Notices, _order
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_tools import Webhook
 from kitemesh_runtime.clock import SystemClock
 from kitemesh_runtime.execution_stores import HeldCall, Hold, Verdict
+from kitemesh_runtime.metrics import NEWS_LOST
 from kitemesh_runtime.stores import TurnRecord
 from unit.orchestrator.catalogs import PARTS
 from unit.orchestrator.turns import START, spoken
@@ -157,8 +159,12 @@ class FakeBus:
     """Keeps what is sent now and what is to be sent later."""
 
     def __init__(self) -> None:
+        self.posted: list[tuple[str, NewsItem]] = []
         self.sent: list[RunCalls] = []
         self.later: list[tuple[str, str, RunCalls, float, str]] = []
+
+    def post(self, subject: str, payload: bytes) -> None:
+        self.posted.append((subject, codec.decode(codec.NEWS, payload)))
 
     async def send(self, subject: str, payload: bytes, *, msg_id: str) -> None:
         job = read(payload)
@@ -258,3 +264,58 @@ async def test_a_webhook_that_was_taken_out_of_the_catalog_is_told_nothing_more(
     gone = _order("gone", DESK, "approval.requested", HOLD)
     await telling(bus).on_due(gone)
     assert bus.sent == []
+
+
+async def test_the_feed_is_told_of_everything_whoever_else_is(bus: FakeBus) -> None:
+    notices = telling(bus)
+    decided = change(HOLD, status="decided", version=3)
+    await notices.tell("approval.requested", decided)
+    await notices.tell("approval.decided", decided)
+    await notices.tell("approval.expired", change(HOLD, status="expired"))
+    notices.tell_cancelled(change(HOLD, status="cancelled"))
+    await notices.tell("turn.failed", change(RECORD, ended_at_ms=7))
+    notices.tell_refused(change(RECORD, status="cancelled", conversation=None))
+    assert [subject.removeprefix("km.v1.feed.acme.") for subject, _ in bus.posted] == [
+        "approval.requested.hold-2",
+        f"turn.held.{START.turn}",
+        "approval.decided.hold-2",
+        "approval.expired.hold-2",
+        "approval.cancelled.hold-2",
+        f"turn.ended.{START.turn}",
+        f"turn.ended.{START.turn}",
+    ]
+    items = [item for _, item in bus.posted]
+    assert [(item.id, item.status, item.mode, item.at_ms) for item in items] == [
+        ("approval.requested:hold-2", "open", "durable", 0),
+        ("turn.held:hold-2", "held", "durable", 0),
+        ("approval.decided:hold-2:3", "decided", "durable", NOW_MS),
+        ("approval.expired:hold-2", "expired", "durable", NOW_MS),
+        ("approval.cancelled:hold-2", "cancelled", "durable", NOW_MS),
+        (f"turn.ended:{START.turn}", "failed", "classic", 7),
+        (f"turn.ended:{START.turn}", "cancelled", "classic", 0),
+    ]
+    assert {(item.execution_id, item.model) for item in items} == {(START.turn, "agent:helper")}
+    assert [(item.approval_id, item.conversation_id) for item in items[3:6]] == [
+        ("hold-2", "c-1"),
+        ("hold-2", "c-1"),
+        (None, "c-1"),
+    ]
+
+
+async def test_news_that_are_told_again_have_the_same_id(bus: FakeBus) -> None:
+    for about in (HOLD, change(HOLD, applied=2)):
+        await telling(bus).tell("approval.decided", about)
+    await telling(bus).tell("approval.decided", change(HOLD, version=2))
+    first, again, other = [item.id for _, item in bus.posted]
+    assert first == again != other
+
+
+async def test_a_feed_that_cannot_be_told_holds_nothing_up(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Unavailable(ErrorCode.BUS_DOWN, "Too much waits")
+
+    monkeypatch.setattr(bus, "post", refuse)
+    lost = NEWS_LOST.collect()[0].samples[0].value
+    await telling(bus).tell("turn.failed", RECORD)
+    assert [call.name for job in bus.sent for call in job.calls] == ["webhook_other"]
+    assert NEWS_LOST.collect()[0].samples[0].value == lost + 1

@@ -30,7 +30,7 @@ from kitemesh_orchestrator.happenings import (
 )
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Limits, State, outstanding
 from kitemesh_orchestrator.turn import decide, pending
-from unit.orchestrator.test_turn import EVENTS
+from unit.orchestrator.pairs import EVENTS
 from unit.orchestrator.turns import ERROR, IDS, START, answered, asks, returned, verdict
 
 change: Final = msgspec.structs.replace

@@ -9,6 +9,7 @@ import structlog
 from kitemesh_contracts.commands import CancelTurn
 from kitemesh_contracts.errors import Unavailable
 from kitemesh_contracts.topology import CONTROL, EVENT, ORCHESTRATOR_ACK_WAIT_S, TIMER, TURN
+from kitemesh_orchestrator.beginnings import Beginnings
 from kitemesh_orchestrator.driving import Drive
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.engine import Engine
@@ -20,6 +21,7 @@ from kitemesh_orchestrator.notices import Notices
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.settings import OrchestratorSettings
 from kitemesh_orchestrator.sweeper import Sweeper, sweep_forever
+from kitemesh_orchestrator.whereabouts import Whereabouts
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.catalog_file import CatalogHandle
@@ -28,6 +30,7 @@ from kitemesh_runtime.dead_nats import dead_letter_workers
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
+from kitemesh_runtime.memory_streams import restore_forever
 from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores
@@ -67,10 +70,21 @@ def assemble(
     endings = Endings(bus=bus, stores=stores, parcels=parcels, clock=clock, store_state=store_state, notices=notices)
     drive = Drive(stores, jobs, endings, holding)
     seating = Seating(stores, MakingWay(bus, stores, drive, catalog), max_waiting=max_waiting)
+    whereabouts = Whereabouts(bus, stores.conversations)
+    beginnings = Beginnings(
+        live_turns=stores.live_turns,
+        whereabouts=whereabouts,
+        catalog=catalog,
+        seating=seating,
+        endings=endings,
+        cancels=cancels,
+        drive=drive,
+        clock=clock,
+    )
     engine = Engine(
-        bus=bus,
         parcels=parcels,
         catalog=catalog,
+        beginnings=beginnings,
         seating=seating,
         endings=endings,
         cancels=cancels,
@@ -79,7 +93,20 @@ def assemble(
         holding=holding,
         notices=notices,
     )
-    return Core(engine, GivingUp(bus, parcels, drive, endings), endings, Sweeper(bus, stores, engine, endings))
+    return Core(
+        engine,
+        GivingUp(bus, parcels, drive, endings),
+        endings,
+        Sweeper(
+            bus=bus,
+            stores=stores,
+            parcels=parcels,
+            whereabouts=whereabouts,
+            engine=engine,
+            endings=endings,
+            clock=clock,
+        ),
+    )
 
 
 async def serve(settings: OrchestratorSettings, life: Life) -> None:
@@ -131,6 +158,7 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
             life.background(
                 sweep=sweep_forever(core.sweeper.sweep, base.store_state, every_s=settings.sweep_s),
                 retry_unstored=endings.retry_unstored(),
+                restore_streams=restore_forever(base.bus),
                 leave_queues=follow_cancels(waiting_cancels, engine, base.store_state),
             ),
         )

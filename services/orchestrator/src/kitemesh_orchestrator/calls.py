@@ -159,6 +159,9 @@ def add_timings(before: StepTimings, more: StepTimings) -> StepTimings:
         queued_ms=round(before.queued_ms + more.queued_ms, 3),
         first_token_ms=more.first_token_ms if before.first_token_ms is None else before.first_token_ms,
         total_ms=round(before.total_ms + more.total_ms, 3),
+        start_queued_ms=round(before.start_queued_ms + more.start_queued_ms, 3),
+        orchestrator_ms=round(before.orchestrator_ms + more.orchestrator_ms, 3),
+        runner_ms=round(before.runner_ms + more.runner_ms, 3),
     )
 
 

@@ -16,6 +16,7 @@ def record_of(state: State, finish: Finish, ended_at_ms: int) -> TurnRecord:
     # answer, even if nothing was said in it.
     said = finish.calls or (finish.said is None and (finish.text or finish.reasoning or finish.earlier))
     running = state if isinstance(state, Generating | Calling) else None
+    durable = start.mode == "durable" or (running is not None and running.durable)
     steps = finish.earlier if finish.said is None else (*finish.earlier, finish.said)
     return TurnRecord(
         id=start.turn,
@@ -38,7 +39,11 @@ def record_of(state: State, finish: Finish, ended_at_ms: int) -> TurnRecord:
         accepted_at_ms=start.accepted_at_ms,
         ended_at_ms=ended_at_ms,
         steps=steps,
-        gateway=start.gateway if running is not None and running.durable else "",
+        gateway=start.gateway if durable else "",
+        dialect=start.dialect,
+        include_usage=start.include_usage,
+        attempt=finish.attempt if durable else 0,
+        last=finish.last if durable else 0,
     )
 
 
@@ -62,6 +67,8 @@ def record_of_live(live: LiveTurn, ended_at_ms: int) -> TurnRecord:
         ended_at_ms=ended_at_ms,
         steps=live.steps,
         gateway=live.gateway,
+        dialect=live.dialect,
+        include_usage=live.include_usage,
     )
 
 

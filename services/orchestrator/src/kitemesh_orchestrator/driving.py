@@ -3,13 +3,15 @@
 A save that lost its race loads and decides again. What a saved state leads to may be published any number of times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeGuard
 
 import structlog
+from msgspec.structs import replace
 
 from kitemesh_contracts.commands import Generate, RunCalls
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode, Unavailable
+from kitemesh_contracts.events import StepTimings
 from kitemesh_orchestrator import stored
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.happenings import (
@@ -44,12 +46,14 @@ class Loaded(NamedTuple):
     Attributes:
         version: Of the document; 0 when the state was carried.
         cancelled: Why it is being cancelled.
+        queued: It was accepted as durable, and nobody has noted that it runs.
 
     """
 
     state: State
     version: int = 0
     cancelled: str | None = None
+    queued: bool = False
 
 
 class Drive:
@@ -67,7 +71,7 @@ class Drive:
         if not isinstance(found, LiveTurn):
             return found
         why = (found.cancelled or "on request") if found.status == "cancelling" else None
-        return Loaded(stored.from_live(found), found.version, why)
+        return Loaded(stored.from_live(found), found.version, why, found.status == "queued")
 
     async def discard(self, tenant: str, turn: str) -> None:
         """End a stored turn that is being cancelled by its document alone.
@@ -83,8 +87,23 @@ class Drive:
             await self._jobs.stop_document(found)
             await self._endings.end_document(found)
 
-    async def begin(self, accepted: Loaded, event: TurnSeated | TurnRefused, history: Sequence[TurnRecord]) -> None:
+    async def begin(
+        self,
+        accepted: Loaded,
+        event: TurnSeated | TurnRefused,
+        history: Sequence[TurnRecord],
+        *,
+        timed: Callable[[], StepTimings],
+        attempt: int = 1,
+    ) -> None:
         """Begin a turn that was given a seat, or refuse it.
+
+        Args:
+            accepted: The turn.
+            event: What came of asking for a seat.
+            history: Earlier turns of its conversation.
+            timed: Says what was spent so far.
+            attempt: The newest one of the first job, should it have been published before.
 
         Raises:
             Unavailable: The bus does not answer; again it does what is left.
@@ -93,14 +112,15 @@ class Drive:
         decided, commands = decide(accepted.state, event)
         await reach("orch.after_decide")
         if isinstance(decided, Generating):
+            decided = replace(decided, attempt=attempt)
             prompt = await self._jobs.prompt(decided, history)
             await reach("orch.after_save")
-            await self._jobs.publish_first(decided, prompt)
+            await self._jobs.publish_first(decided, prompt, timed())
             await reach("orch.after_publish")
             return
         for command in commands:
             assert isinstance(command, Finish)  # noqa: S101  what does not begin is over
-            await self._endings.end(accepted.state, command)
+            await self._endings.end(accepted.state, command, version=accepted.version)
 
     async def apply(
         self,
@@ -199,11 +219,11 @@ class Drive:
         if not loaded.version:
             await self._finish_carried(state, finish)
             return
-        assert isinstance(state, Generating | Calling)  # noqa: S101  whatever is stored is one of them
-        if failed or _was_repeated(state):
-            await self._holding.close(state, finish.error)
-        if failed:
-            await self._jobs.stop(state)
+        if isinstance(state, Generating | Calling):
+            if failed or _was_repeated(state):
+                await self._holding.close(state, finish.error)
+            if failed:
+                await self._jobs.stop(state)
         await self._endings.end(state, finish, version=loaded.version)
 
     async def _finish_carried(self, state: State, finish: Finish) -> None:

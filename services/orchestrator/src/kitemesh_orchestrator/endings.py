@@ -26,7 +26,7 @@ from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.metrics import TURNS_ENDED, TURNS_UNSTORED, TURNS_WAITING
+from kitemesh_runtime.metrics import HOP, TURNS_ENDED, TURNS_UNSTORED, TURNS_WAITING
 from kitemesh_runtime.parcels import Parcels, pack_small
 from kitemesh_runtime.stored_endings import ended_from
 from kitemesh_runtime.stores import Promoted, Stores, TurnRecord
@@ -35,6 +35,8 @@ log: Final = structlog.get_logger()
 
 STORE_WAIT_S: Final = 2.0
 MAX_UNSTORED: Final = 1_000
+_MS: Final = 1000
+_START_QUEUE, _ORCHESTRATOR, _STORE = (HOP.labels(hop) for hop in ("start_queue", "orchestrator", "store"))
 
 UNDELIVERED: Final = ErrorInfo(
     code=ErrorCode.STORE_DOWN, message="The answer is too large to be delivered while the store does not answer"
@@ -96,6 +98,10 @@ class Endings:
         payload = await self._pack(closing_of(state, finish, stored=stored, store_ms=store_ms))
         self._bus.publish(subjects.live(start.gateway, start.turn, finish.step, finish.attempt), payload)
         TURNS_ENDED.labels(record.mode, finish.outcome).inc()
+        _START_QUEUE.observe(finish.timings.start_queued_ms / _MS)
+        _ORCHESTRATOR.observe(finish.timings.orchestrator_ms / _MS)
+        if version or record.conversation is not None:
+            _STORE.observe(store_ms / _MS)
         log.info(
             "turn.ended",
             turn=start.turn,
@@ -147,7 +153,11 @@ class Endings:
         return found is not None
 
     async def _tell(self, record: TurnRecord) -> None:
-        if not refused(record.error):
+        if refused(record.error):
+            if record.mode == "durable":
+                # It was accepted, and the feed said so.
+                self._notices.tell_refused(record)
+        else:
             await self._notices.tell("turn.finished" if record.status == "completed" else "turn.failed", record)
 
     async def _pack(self, closing: TurnEnded) -> bytes:

@@ -3,20 +3,20 @@
 What follows from it is `driving`'s business. A classic event needs no store; one of a stored turn waits for it.
 """
 
-import asyncio
 from collections.abc import Awaitable
 from typing import Final
 
 import msgspec
 import structlog
 
-from kitemesh_contracts import codec, subjects
+from kitemesh_contracts import codec
 from kitemesh_contracts.commands import ApplyHold, CancelTurn, Generate, RunCalls, StartTurn
-from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, KitemeshError, Unavailable
+from kitemesh_contracts.errors import ContractViolation, ErrorCode, KitemeshError, Unavailable
 from kitemesh_contracts.events import CallsReturned, StepCancelled, StepGenerated, StepReleased
 from kitemesh_contracts.events import Event as WireEvent
 from kitemesh_contracts.ids import hold_id
 from kitemesh_orchestrator import carried, judging
+from kitemesh_orchestrator.beginnings import Beginnings
 from kitemesh_orchestrator.driving import Drive, Loaded
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.giving_up import job_of
@@ -25,7 +25,6 @@ from kitemesh_orchestrator.happenings import (
     JobReleased,
     StepAnswered,
     TurnCancelled,
-    TurnRefused,
 )
 from kitemesh_orchestrator.holding import Holding, answers_of
 from kitemesh_orchestrator.jobs import Jobs
@@ -34,7 +33,7 @@ from kitemesh_orchestrator.notices import Notices
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.states import Accepted, Calling, Generating, State
 from kitemesh_runtime import schemas
-from kitemesh_runtime.bus import Bus, Delivery
+from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.execution_stores import Hold
@@ -43,7 +42,6 @@ from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.worker import Done, Outcome, Retry
 
-UNKNOWN_AGENT: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested agent is no longer offered")
 STORE_AGAIN_S: Final = 0.5
 _NONE: Final = msgspec.Raw(b"null")
 NOT_YET_S: Final = 1.0
@@ -57,9 +55,9 @@ class Engine:
     def __init__(
         self,
         *,
-        bus: Bus,
         parcels: Parcels,
         catalog: CatalogHandle,
+        beginnings: Beginnings,
         seating: Seating,
         endings: Endings,
         cancels: Cancels,
@@ -68,9 +66,9 @@ class Engine:
         holding: Holding,
         notices: Notices,
     ) -> None:
-        self._bus: Final = bus
         self._parcels: Final = parcels
         self._catalog: Final = catalog
+        self._beginnings: Final = beginnings
         self._seating: Final = seating
         self._endings: Final = endings
         self._cancels: Final = cancels
@@ -177,13 +175,13 @@ class Engine:
             await self._drive.apply(found, lost)
 
     async def _on_start(self, delivery: Delivery) -> Outcome:
-        return await self._begin(await self._parcels.unpack(codec.START, delivery.data), delivery)
+        return await self._beginnings.begin(await self._parcels.unpack(codec.START, delivery.data), delivery)
 
     async def _on_control(self, delivery: Delivery) -> Outcome:
         message: StartTurn | ApplyHold | CancelTurn = await self._parcels.unpack(codec.CONTROL, delivery.data)
         match message:
             case StartTurn():
-                return await self._begin(message, delivery)
+                return await self._beginnings.begin(message, delivery)
             case ApplyHold():
                 return await self.apply_hold(message)
             case CancelTurn():
@@ -224,31 +222,6 @@ class Engine:
             timings=event.timings,
             carry=event.carry,
         )
-
-    async def _begin(self, start: StartTurn, delivery: Delivery) -> Outcome:
-        accepted = Loaded(Accepted(start=start))
-        reason = self._cancels.reason(start.turn)
-        # A promotion is published again when it was not taken up in time, so it too may come twice.
-        again = delivery.deliveries > 1 or delivery.subject == subjects.control_start(start.turn)
-        if reason is not None:
-            if not again or not await self._endings.was_stored(start):
-                await self._drive.apply(accepted, TurnCancelled(reason=reason))
-            return Done()
-        agent = self._catalog.current.agents.get(start.route.agent) if start.route.agent else None
-        if start.route.agent and agent is None:
-            await self._drive.apply(accepted, TurnRefused(error=UNKNOWN_AGENT))
-            return Done()
-        seated = await self._seating.seat(start, delivery.data, agent)
-        if seated.event is None or (again and await self._endings.was_stored(start)):
-            return Done()
-        # The insert of a new conversation runs beside the first model call.
-        creating = asyncio.create_task(self._seating.create(start)) if start.fresh else None
-        try:
-            await self._drive.begin(accepted, seated.event, seated.history)
-        finally:
-            if creating is not None:
-                await creating
-        return Done()
 
     async def _on_stored_event(self, event: WireEvent, job: Generate | RunCalls | None) -> Outcome:
         found = await self._drive.load(event.tenant, event.turn)

@@ -77,7 +77,7 @@ class GivingUp:
         message: Any = await self._parcels.unpack(decoder, data)
         if isinstance(message, StepReleased):
             message = await job_of(message, self._parcels)
-        if isinstance(message, StartTurn):
+        if isinstance(message, StartTurn) and message.mode == "classic":
             return Loaded(Accepted(start=message))
         found = await self._drive.load(message.tenant, message.turn)
         carry = getattr(message, "carry", None)

@@ -75,7 +75,7 @@ class Holding:
         kept = await self._stores.holds.open(start.tenant, hold, expires_after_s=terms.expires_after_s)
         if _calls_of(kept) != _calls_of(hold) or kept.status == "cancelled":
             # Another answer of the model to the same step was held, and perhaps seen, before the turn took this one.
-            await self._stores.holds.cancel(start.tenant, kept.id, REPEATED)
+            await self._cancel(start.tenant, kept.id, REPEATED)
             hold = msgspec.structs.replace(hold, id=hold_id(start.turn, state.said.step, state.said.attempt))
             kept = await self._stores.holds.open(start.tenant, hold, expires_after_s=terms.expires_after_s)
         HOLDS_OPENED.inc()
@@ -84,7 +84,7 @@ class Holding:
 
     async def close(self, state: Running, error: ErrorInfo | None) -> None:
         """End the hold of a turn that ends, also one that was stored and that the turn does not know of."""
-        turn, holds = state.start.turn, self._stores.holds
+        turn = state.start.turn
         if isinstance(state, Calling):
             open_holds = [state.hold] if state.hold is not None and state.undecided else []
         elif state.durable or state.shown:
@@ -92,7 +92,7 @@ class Holding:
         else:
             open_holds = []
         why = error.message if error is not None else "The turn ended"
-        await asyncio.gather(*(holds.cancel(state.start.tenant, hold, why) for hold in open_holds))
+        await asyncio.gather(*(self._cancel(state.start.tenant, hold, why) for hold in open_holds))
 
     async def follow(self, state: Running) -> None:
         """Do what a stored state leads to beside its jobs; all of it may be done again.
@@ -154,7 +154,7 @@ class Holding:
 
     async def cancel(self, hold: Hold, reason: str) -> None:
         """End an open hold that nothing will ever answer to."""
-        await self._stores.holds.cancel(hold.tenant, hold.id, reason)
+        await self._cancel(hold.tenant, hold.id, reason)
 
     async def note(self, hold: Hold) -> None:
         """Note that the turn has taken note of a hold, and tell who asked to be told."""
@@ -168,6 +168,11 @@ class Holding:
         if hold.status != "open":
             HOLDS_ENDED.labels(hold.status).inc()
         await self._stores.holds.applied(hold.tenant, hold.id, version=hold.version)
+
+    async def _cancel(self, tenant: str, hold: str, reason: str) -> None:
+        cancelled = await self._stores.holds.cancel(tenant, hold, reason)
+        if cancelled is not None and cancelled.status == "cancelled":
+            self._notices.tell_cancelled(cancelled)
 
     async def _write_audit(self, hold: Hold, *, requested: bool = True) -> None:
         rows = audit_rows(hold) if requested else audit_rows(hold)[1:]

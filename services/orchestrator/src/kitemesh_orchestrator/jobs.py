@@ -13,6 +13,7 @@ from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import CallOrder, CancelTurn, Generate, Mark, Mode, RunCalls
 from kitemesh_contracts.content import Message, Step
 from kitemesh_contracts.errors import Unavailable
+from kitemesh_contracts.events import StepTimings
 from kitemesh_contracts.headers import job_msg_id
 from kitemesh_contracts.topology import PRIORITIES, lane_of
 from kitemesh_orchestrator import carried, judging, request, stored
@@ -28,6 +29,7 @@ from kitemesh_runtime.stores import Stores, TurnRecord
 LEAST_BUDGET_S: Final = 0.001
 RESULTS_MAX_CHARS: Final = 2_000_000
 """Of the long results of one turn that a model is shown again, the newest first."""
+_NO_TIME: Final = StepTimings()
 NOT_SHOWN: Final = "(This long result is not shown again.)"
 
 
@@ -52,10 +54,10 @@ class Jobs:
         shown, texts = await self._readable(history, state.start.tenant, window.characters)
         return request.render(state.start, agent, shown, texts)
 
-    async def publish_first(self, state: Generating, prompt: tuple[Message, ...]) -> None:
+    async def publish_first(self, state: Generating, prompt: tuple[Message, ...], timings: StepTimings) -> None:
         """Publish the first step's job with its prompt, which the state takes along if other steps may follow."""
         tools = judging.offer(state.start, self.agent_of(state), self._catalog.current)
-        await self._generate(msgspec.structs.replace(state, shown=prompt) if tools else state, prompt)
+        await self._generate(msgspec.structs.replace(state, shown=prompt) if tools else state, prompt, timings)
 
     async def publish(self, state: Running, job: Job) -> None:
         """Publish a job of a state; under the same attempt again it changes nothing."""
@@ -88,7 +90,9 @@ class Jobs:
             # The ledger stops what has an effect; this only saves work.
             self._bus.publish(subjects.cancel(live.id), codec.encode(cancel))
 
-    async def _generate(self, state: Generating, prompt: tuple[Message, ...] = ()) -> None:
+    async def _generate(
+        self, state: Generating, prompt: tuple[Message, ...] = (), timings: StepTimings = _NO_TIME
+    ) -> None:
         start, agent = state.start, self.agent_of(state)
         base = prompt or state.shown or await self.prompt(state, await self._history(state, agent))
         said = request.follow_up(state.steps, await self._texts(state.steps, start.tenant))
@@ -111,6 +115,7 @@ class Jobs:
             parallel_calls=start.parallel_calls if tools else None,
             stored=state.durable,
             after=Mark(step=before.step, attempt=before.attempt, n=before.last) if before else None,
+            timings=timings,
             carry=msgspec.Raw(b"null") if state.durable else carried.save(state),
         )
         await self._send(command, start.route.pool, 0)

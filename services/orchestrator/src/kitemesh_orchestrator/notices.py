@@ -1,7 +1,8 @@
-"""Webhooks: each thing that happened is one keyed tool call for each webhook that asked for it, on a pool of its own.
+"""Who is told what happened: the tenant's feed of everything, each webhook of what it asked for.
 
-The ledger, the egress guard and the dead letters are those of every tool call. What fails is tried again by schedule,
-with growing delays, for a day; nothing of it ever touches the turn.
+A webhook's notice is one keyed tool call, on a pool of its own. The ledger, the egress guard and the dead letters are
+those of every tool call. What fails is tried again by schedule, with growing delays, for a day; nothing of it ever
+touches the turn.
 """
 
 from fnmatch import fnmatchcase
@@ -12,10 +13,11 @@ import structlog
 
 from kitemesh_contracts import canonical, codec, subjects
 from kitemesh_contracts.commands import CallOrder, RunCalls
-from kitemesh_contracts.errors import ErrorCode, KitemeshError, Unavailable
+from kitemesh_contracts.errors import Bug, ErrorCode, KitemeshError, Unavailable
 from kitemesh_contracts.events import CallsReturned
 from kitemesh_contracts.headers import job_msg_id
 from kitemesh_contracts.ids import notice_id
+from kitemesh_contracts.news import NewsItem
 from kitemesh_contracts.topology import PRIORITIES, lane_of
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.catalog_file import CatalogHandle
@@ -23,6 +25,7 @@ from kitemesh_runtime.catalog_tools import Webhook, WebhookEvent
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.execution_stores import Hold
 from kitemesh_runtime.metrics import NOTICES
+from kitemesh_runtime.news import News, about_hold, ended, held
 from kitemesh_runtime.stores import TurnRecord
 
 STEP: Final = 0
@@ -39,20 +42,31 @@ log: Final = structlog.get_logger()
 
 
 class Notices:
-    """Tells webhooks."""
+    """Tells the feed and webhooks."""
 
     def __init__(self, bus: Bus, catalog: CatalogHandle, clock: Clock) -> None:
         self._bus: Final = bus
         self._catalog: Final = catalog
         self._clock: Final = clock
+        self._news: Final = News(bus)
+
+    def tell_refused(self, record: TurnRecord) -> None:
+        """Tell the feed of the end of a turn that was accepted and never run; webhooks are not told."""
+        self._news.tell(record.tenant, ended(record))
+
+    def tell_cancelled(self, hold: Hold) -> None:
+        """Tell the feed that nobody is asked any more; webhooks are not told."""
+        self._news.tell(hold.tenant, about_hold("approval.cancelled", hold, self._clock.now_ms()))
 
     async def tell(self, what: WebhookEvent, about: Hold | TurnRecord) -> None:
-        """Publish a call for each webhook that wants to know; again it is the same call.
+        """Tell the feed, and publish a call for each webhook that wants to know; again it is the same news and call.
 
         Raises:
             Unavailable: The bus does not answer.
 
         """
+        for item in _news(what, about, self._clock.now_ms()):
+            self._news.tell(about.tenant, item)
         for name, webhook in self._catalog.current.webhooks.items():
             if what in webhook.events and any(fnmatchcase(about.tenant, each) for each in webhook.tenants):
                 try:
@@ -111,6 +125,18 @@ class Notices:
 
 PREFIX: Final = "webhook_"
 _NONE: Final = msgspec.Raw(b"null")
+
+
+def _news(what: WebhookEvent, about: Hold | TurnRecord, at_ms: int) -> tuple[NewsItem, ...]:
+    if isinstance(about, TurnRecord):
+        return (ended(about),)
+    match what:
+        case "approval.requested":
+            return about_hold(what, about, at_ms), held(about)
+        case "approval.decided" | "approval.expired":
+            return (about_hold(what, about, at_ms),)
+        case _:
+            raise Bug("a hold does not end as a turn does")
 
 
 def _order(name: str, webhook: Webhook, what: WebhookEvent, about: Hold | TurnRecord) -> RunCalls:

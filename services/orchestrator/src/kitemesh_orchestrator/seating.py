@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.errors import ErrorCode, ErrorInfo, KitemeshError
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo, KitemeshError, Unavailable
 from kitemesh_orchestrator.happenings import TurnRefused, TurnSeated
 from kitemesh_orchestrator.making_way import MakingWay
 from kitemesh_runtime.catalog import Agent, History
@@ -49,6 +49,9 @@ class Seating:
             payload: The bytes of its start, kept while it waits.
             agent: Its rules.
 
+        Raises:
+            Unavailable: The store or the bus does not answer, and the turn, being durable, can wait for it.
+
         """
         if start.conversation is None:
             return Seated(TurnSeated(ordinal=0))
@@ -72,7 +75,9 @@ class Seating:
                 history = await self._stores.turns.recent(start.tenant, start.conversation, limit=window.turns)
                 return Seated(TurnSeated(ordinal=seat.ordinal), tuple(history))
         except KitemeshError as exc:
-            # Without its history the turn would be another one, so it is refused rather than kept waiting.
+            # Without its history the turn would be another one. One that was promised to outlive this is not refused.
+            if isinstance(exc, Unavailable) and start.mode == "durable":
+                raise
             log.warning("turn.refused", turn=start.turn, code=exc.code)
             return Seated(TurnRefused(error=exc.info()))
         if seat.place == "waiting":

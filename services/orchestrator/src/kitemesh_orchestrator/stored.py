@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from kitemesh_contracts.codec import decode, encode
+from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import Step
 from kitemesh_contracts.errors import ContractViolation
-from kitemesh_orchestrator.carried import STATE
-from kitemesh_orchestrator.states import Calling, Generating, Running, outstanding
+from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Running, outstanding
 from kitemesh_runtime.execution_stores import LiveTurn
 
 
@@ -42,6 +42,8 @@ def to_live(state: Running, version: int) -> LiveTurn:
         accepted_at_ms=start.accepted_at_ms,
         # A hold that nobody and no timer has ended by then is looked at all the same.
         look_at_s=calling.expires_at_ms / 1000 + LATE_S if calling is not None and calling.paused else None,
+        dialect=start.dialect,
+        include_usage=start.include_usage,
     )
 
 
@@ -52,7 +54,10 @@ def from_live(live: LiveTurn) -> Running:
         ContractViolation: It has none that this version can read.
 
     """
-    state = decode(STATE, live.state)
+    state = decode(_STATE, live.state)
+    if isinstance(state, StartTurn):
+        attempt = max((job.attempt for job in live.jobs), default=1)
+        return Generating(start=state, ordinal=live.ordinal, durable=True, step=1, attempt=attempt)
     if isinstance(state, Generating):
         attempt = max((job.attempt for job in live.jobs if job.kind == "model"), default=state.attempt)
         return msgspec.structs.replace(state, steps=live.steps, attempt=attempt)
@@ -61,7 +66,23 @@ def from_live(live: LiveTurn) -> Running:
     return msgspec.structs.replace(state, steps=live.steps[:-1], said=live.steps[-1], jobs=live.jobs)
 
 
+def start_of(live: LiveTurn) -> StartTurn:
+    """Return the start of a turn that was stored when it was accepted and has not changed since.
+
+    Raises:
+        ContractViolation: It has, or this version cannot read it.
+
+    """
+    return decode(_START, live.state)
+
+
+FIRST: Final = 1
+"""The version that a gateway stores when it accepts a turn; its state is the turn's start."""
 LATE_S: Final = 60.0
+_START: Final[msgspec.json.Decoder[StartTurn]] = msgspec.json.Decoder(StartTurn)
+_STATE: Final[msgspec.json.Decoder[StartTurn | Accepted | Calling | Ended | Generating]] = msgspec.json.Decoder(
+    StartTurn | Accepted | Calling | Ended | Generating
+)
 _NOTHING: Final = Step(step=0)
 
 

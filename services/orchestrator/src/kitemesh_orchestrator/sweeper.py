@@ -14,21 +14,25 @@ import structlog
 from kitemesh_contracts import subjects
 from kitemesh_contracts.commands import ApplyHold, CancelTurn
 from kitemesh_contracts.errors import KitemeshError
-from kitemesh_contracts.topology import EVENT, MODEL, TOOL
+from kitemesh_contracts.headers import start_msg_id
+from kitemesh_orchestrator import stored
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.engine import Engine
 from kitemesh_orchestrator.happenings import JobReleased
+from kitemesh_orchestrator.whereabouts import Whereabouts
 from kitemesh_runtime.bus import Bus
+from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.failpoints import reach
 from kitemesh_runtime.metrics import HOLDS_OPEN, TURNS_REDRIVEN
+from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores
 
 SETTLE_S: Final = 12.0
 """Longer than the holders of locks take to renew them."""
-PAGE: Final = 100
-IDLE_S: Final = 6.0
+PAGE: Final = 32
+IDLE_S: Final = 4.0
 """A stored turn that was not written for so long is looked at: its jobs may be lost."""
 
 log: Final = structlog.get_logger()
@@ -37,9 +41,22 @@ log: Final = structlog.get_logger()
 class Sweeper:
     """One replica's sweep; any number of them share the work."""
 
-    def __init__(self, bus: Bus, stores: Stores, engine: Engine, endings: Endings) -> None:
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        stores: Stores,
+        parcels: Parcels,
+        whereabouts: Whereabouts,
+        engine: Engine,
+        endings: Endings,
+        clock: Clock,
+    ) -> None:
         self._bus: Final = bus
         self._stores: Final = stores
+        self._parcels: Final = parcels
+        self._whereabouts: Final = whereabouts
+        self._clock: Final = clock
         self._engine: Final = engine
         self._endings: Final = endings
 
@@ -60,13 +77,15 @@ class Sweeper:
             await self._one("hold", hold.id, self._engine.apply_hold(_apply(hold.turn, hold.tenant, hold.id)))
         while True:
             due = await self._stores.live_turns.due(idle_s=IDLE_S, limit=PAGE)
-            for live in due:
-                if not await self._one("turn", live.id, self._look_after(live)):
-                    # Looked at again at once, it would keep the sweep from ending and from those behind it.
-                    await self._stores.live_turns.touch(live.tenant, live.id, version=live.version)
+            await asyncio.gather(*(self._tend(live) for live in due))
             if len(due) < PAGE:
                 break
         HOLDS_OPEN.set(await self._stores.holds.count_open())
+
+    async def _tend(self, live: LiveTurn) -> None:
+        if not await self._one("turn", live.id, self._look_after(live)):
+            # Looked at again at once, it would keep the sweep from ending and from those behind it.
+            await self._stores.live_turns.touch(live.tenant, live.id, version=live.version)
 
     async def _look_after(self, live: LiveTurn) -> None:
         if live.status == "cancelling":
@@ -76,9 +95,17 @@ class Sweeper:
             await self._engine.apply_hold(_apply(live.id, live.tenant, live.hold))
         elif live.conversation is not None:
             await self._stores.conversations.renew(live.tenant, live.conversation, live.id)
-        lost = [job for job in live.jobs if await self._is_lost(live, job)]
+        unstarted = live.status == "queued" and await self._whereabouts.has_no_start(live)
+        lost = [
+            job
+            for job in live.jobs
+            if (unstarted or live.status != "queued") and await self._whereabouts.is_lost(live.id, job)
+        ]
         now = await self._stores.live_turns.get(live.tenant, live.id) if lost else None
-        if isinstance(now, LiveTurn) and now.version == live.version:
+        if isinstance(now, LiveTurn) and (now.version, now.status) == (live.version, live.status):
+            if unstarted:
+                await self._start_again(live)
+                lost = []
             for job in lost:
                 log.warning("turn.redriven", turn=live.id, kind=job.kind, step=job.step, attempt=job.attempt)
                 TURNS_REDRIVEN.inc()
@@ -86,13 +113,13 @@ class Sweeper:
                 await self._engine.redrive(live.tenant, live.id, released)
         await self._stores.live_turns.touch(live.tenant, live.id, version=live.version)
 
-    async def _is_lost(self, live: LiveTurn, job: Job) -> bool:
-        """Tell whether a job is neither in its queue, or in a worker's hands, nor done: asked in that order."""
-        model = job.kind == "model"
-        queued = subjects.model_jobs_of(live.id) if model else subjects.tool_jobs_of(live.id, job.pool)
-        return not await self._bus.holds(MODEL if model else TOOL, queued) and not await self._bus.holds(
-            EVENT, subjects.events_of(live.id)
-        )
+    async def _start_again(self, live: LiveTurn) -> None:
+        log.warning("turn.redriven", turn=live.id, kind="start", step=0, attempt=0)
+        TURNS_REDRIVEN.inc()
+        payload = await self._parcels.pack(live.tenant, stored.start_of(live))
+        # A number that was not used before: the sweeps of one second, and only they, are one message.
+        msg_id = start_msg_id(live.id, self._clock.now_ms() // 1000)
+        await self._bus.send(subjects.control_start(live.id), payload, msg_id=msg_id)
 
     async def _one(self, kind: str, name: str, work: Awaitable[object]) -> bool:
         """Do one thing and tell whether it was done; what fails by itself must not keep the others from being done."""

@@ -78,7 +78,13 @@ def cancelled(reason: str) -> ErrorInfo:
 def _decide_accepted(state: Accepted, event: Event) -> Decision:
     match event:
         case TurnSeated():
-            running = Generating(start=state.start, ordinal=event.ordinal, step=1, attempt=1)
+            running = Generating(
+                start=state.start,
+                ordinal=event.ordinal,
+                durable=state.start.mode == "durable",
+                step=1,
+                attempt=1,
+            )
             return Decision(running, pending(running))
         case TurnRefused() | WorkLost():
             return Decision(Ended(start=state.start), (Finish(outcome="failed", error=event.error),))
@@ -213,7 +219,7 @@ def _again(state: Calling, event: JobReleased) -> Decision:
         return Decision(state)
     if event.attempt >= MAX_ATTEMPTS:
         return _end(state, "failed", HANDED_BACK)
-    raised = msgspec.structs.replace(job, attempt=event.attempt + 1)
+    raised = msgspec.structs.replace(job, attempt=event.attempt + 1, message=0, deliveries=0)
     jobs = tuple(raised if each is job else each for each in state.jobs)
     return Decision(msgspec.structs.replace(state, jobs=jobs), (Publish(job=raised),))
 

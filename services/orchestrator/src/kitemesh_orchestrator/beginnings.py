@@ -1,0 +1,197 @@
+"""How a turn begins: seated in its conversation, and its first job published straight from its start.
+
+A turn that was accepted as durable is in the store before its start is published; nothing is written there before the
+first job is out, and a start that comes again is held against what the store says. What a turn does then is not known.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from kitemesh_contracts import subjects
+from kitemesh_contracts.commands import StartTurn
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
+from kitemesh_contracts.events import StepTimings
+from kitemesh_orchestrator import stored
+from kitemesh_orchestrator.driving import Drive, Loaded
+from kitemesh_orchestrator.endings import Endings
+from kitemesh_orchestrator.happenings import JobReleased, TurnCancelled, TurnRefused, TurnSeated
+from kitemesh_orchestrator.seating import Seating
+from kitemesh_orchestrator.states import Accepted, Calling, Generating
+from kitemesh_orchestrator.whereabouts import Whereabouts
+from kitemesh_runtime.bus import Delivery
+from kitemesh_runtime.cancels import Cancels
+from kitemesh_runtime.catalog import Agent
+from kitemesh_runtime.catalog_file import CatalogHandle
+from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.execution_stores import Job, LiveTurns
+from kitemesh_runtime.queueing import queued_s
+from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.worker import Done, Outcome
+
+UNKNOWN_AGENT: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested agent is no longer offered")
+_MS: Final = 1000.0
+
+log: Final = structlog.get_logger()
+
+
+class Beginnings:
+    """Begins turns; a start may be delivered any number of times."""
+
+    def __init__(
+        self,
+        *,
+        live_turns: LiveTurns,
+        whereabouts: Whereabouts,
+        catalog: CatalogHandle,
+        seating: Seating,
+        endings: Endings,
+        cancels: Cancels,
+        drive: Drive,
+        clock: Clock,
+    ) -> None:
+        self._live_turns: Final = live_turns
+        self._whereabouts: Final = whereabouts
+        self._catalog: Final = catalog
+        self._seating: Final = seating
+        self._endings: Final = endings
+        self._cancels: Final = cancels
+        self._drive: Final = drive
+        self._clock: Final = clock
+        self._halfway: Final[set[str]] = set()
+
+    async def begin(self, start: StartTurn, delivery: Delivery) -> Outcome:
+        """Take up a turn that was accepted, promoted, or driven on by a sweep.
+
+        Raises:
+            Unavailable: The store or the bus does not answer; again it does what is left.
+
+        """
+        # A promotion is published again when it was not taken up in time, so it too may come twice.
+        again = delivery.deliveries > 1 or delivery.subject == subjects.control_start(start.turn)
+        timed = self._timer(delivery)
+        if start.mode == "durable":
+            again = again or delivery.subject in self._halfway
+            try:
+                await self._begin_stored(start, delivery.data, timed, again=again)
+            except Unavailable:
+                # It may have come to anything, and the turn to its end before this is tried again.
+                self._halfway.add(delivery.subject)
+                raise
+            self._halfway.discard(delivery.subject)
+        else:
+            await self._begin_carried(start, delivery.data, timed, again=again)
+        return Done()
+
+    async def _begin_carried(
+        self, start: StartTurn, payload: bytes, timed: Callable[[], StepTimings], *, again: bool
+    ) -> None:
+        accepted = Loaded(Accepted(start=start))
+        reason = self._cancels.reason(start.turn)
+        if reason is not None:
+            if not again or not await self._endings.was_stored(start):
+                await self._drive.apply(accepted, TurnCancelled(reason=reason))
+            return
+        agent, offered = self._agent_of(start)
+        if not offered:
+            await self._drive.apply(accepted, TurnRefused(error=UNKNOWN_AGENT))
+            return
+        seated = await self._seating.seat(start, payload, agent)
+        if seated.event is None or (again and await self._endings.was_stored(start)):
+            return
+        # The insert of a new conversation runs beside the first model call.
+        creating = asyncio.create_task(self._seating.create(start)) if start.fresh else None
+        try:
+            await self._drive.begin(accepted, seated.event, seated.history, timed=timed)
+        finally:
+            if creating is not None:
+                await creating
+
+    async def _begin_stored(
+        self, start: StartTurn, payload: bytes, timed: Callable[[], StepTimings], *, again: bool
+    ) -> None:
+        accepted, attempt = Loaded(Accepted(start=start), stored.FIRST), 1
+        if again:
+            first = await self._not_begun(start)
+            if first is None:
+                return
+            assert isinstance(first.state, Generating)  # noqa: S101  nothing else has not begun
+            accepted, attempt = Loaded(Accepted(start=first.state.start), first.version), first.state.attempt
+        elif self._cancels.reason(start.turn, durable=True) is not None:
+            # Who cancelled it marked it in the store and has it ended.
+            return
+        agent, offered = self._agent_of(start)
+        if not offered:
+            await self._drive.apply(accepted, TurnRefused(error=UNKNOWN_AGENT))
+            return
+        seated = await self._seating.seat(start, payload, agent)
+        match seated.event:
+            case None:
+                return
+            case TurnRefused() as refused:
+                await self._drive.apply(accepted, refused)
+            case TurnSeated(ordinal=ordinal) as event:
+                beside = _opens(start)
+                if not beside:
+                    # Its place in the conversation is to be known before there is an answer.
+                    await self._live_turns.begin(start.tenant, start.turn, ordinal=ordinal)
+                await self._drive.begin(accepted, event, seated.history, timed=timed, attempt=attempt)
+                if beside:
+                    # The model is asked meanwhile.
+                    await self._note(start, ordinal)
+
+    async def _note(self, start: StartTurn, ordinal: int) -> None:
+        """Note that a turn runs, and insert the conversation that it begins; again is the same."""
+        await asyncio.gather(
+            self._live_turns.begin(start.tenant, start.turn, ordinal=ordinal), self._seating.create(start)
+        )
+
+    async def _not_begun(self, start: StartTurn) -> Loaded | None:
+        """Return a turn whose start has come again, if its first job was never published; else see to it."""
+        job = Job(kind="model", step=1, pool=start.route.pool)
+        lost = await self._whereabouts.is_lost(start.turn, job)
+        # Read after that question: a job that was done and told in between has changed the turn.
+        found = await self._drive.load(start.tenant, start.turn)
+        match found:
+            case None:
+                # Its client was refused, or its document has outlived its days.
+                log.warning("turn.gone", turn=start.turn)
+            case TurnRecord():
+                await self._endings.repeat(found)
+            case Loaded(cancelled=str(reason)):
+                await self._drive.apply(found, TurnCancelled(reason=reason))
+            case Loaded(state=Generating(step=1)) if lost and found.queued:
+                return found
+            case Loaded(state=Generating() | Calling() as state):
+                if _opens(state.start):
+                    # Whoever published its job may have died before that was noted.
+                    await self._note(state.start, state.ordinal)
+                if lost and isinstance(state, Generating) and state.step == 1:
+                    # It may have been published: what an earlier job said must not be mixed with what this will say.
+                    await self._drive.apply(found, JobReleased(kind="model", step=1, index=0, attempt=state.attempt))
+                else:
+                    log.info("start.outdated", turn=start.turn)
+        return None
+
+    def _agent_of(self, start: StartTurn) -> tuple[Agent | None, bool]:
+        """Return whose rules a turn follows, and whether it can be begun at all."""
+        name = start.route.agent
+        agent = self._catalog.current.agents.get(name) if name else None
+        return agent, not name or agent is not None
+
+    def _timer(self, delivery: Delivery) -> Callable[[], StepTimings]:
+        waited_ms = round(queued_s(delivery.published_at_s, now_ms=self._clock.now_ms()) * _MS, 3)
+        taken_s = self._clock.monotonic()
+
+        def timed() -> StepTimings:
+            spent_ms = round((self._clock.monotonic() - taken_s) * _MS, 3)
+            return StepTimings(start_queued_ms=waited_ms, orchestrator_ms=spent_ms)
+
+        return timed
+
+
+def _opens(start: StartTurn) -> bool:
+    """Tell whether a turn is the first of its conversation, or has none: its place is known without asking."""
+    return start.conversation is None or start.fresh
