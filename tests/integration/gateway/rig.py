@@ -279,13 +279,24 @@ class Rig(NamedTuple):
 
 @asynccontextmanager
 async def open_rig(
-    nats_url: str, folder: Path, *, replica: str, is_worked: bool = True, catalog: Catalog = CATALOG, **changes: Any
+    nats_url: str,
+    folder: Path,
+    *,
+    replica: str,
+    is_worked: bool = True,
+    catalog: Catalog = CATALOG,
+    shared: Stores | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Rig]:
-    """Open a gateway with its own stores; `changes` are settings; `is_worked`: somebody takes starts off the queue."""
+    """Open a gateway with its own stores, or with those that it has in common with another one.
+
+    `changes` are settings; `is_worked`: somebody takes starts off the queue.
+    """
     settings = GatewaySettings.model_validate({"port": 0, "key_pepper": PEPPER, **changes})
     clock = SystemClock()
-    stores = memory_stores(clock)
-    await stores.keys.put(TENANT, key_record())
+    stores = memory_stores(clock) if shared is None else shared
+    if shared is None:
+        await stores.keys.put(TENANT, key_record())
     store_state, bus_state = Dependency("mongodb"), Dependency("nats")
     store_state.mark_up()
     clients: list[Client] = []

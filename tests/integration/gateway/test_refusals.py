@@ -210,10 +210,6 @@ MISTAKES: list[tuple[dict[str, Any], Told]] = [
         ),
     ),
     (
-        {"body": {**ASK, "metadata": {"mode": "durable"}}},
-        bad(UNSUPPORTED, f"metadata.mode: 'durable' {LATER}", "metadata.mode"),
-    ),
-    (
         {"body": {**ASK, "n": 2, "top_logprobs": 1, "response_format": {"type": "json_object"}}},
         bad(
             UNSUPPORTED,
@@ -222,9 +218,19 @@ MISTAKES: list[tuple[dict[str, Any], Told]] = [
             "n",
         ),
     ),
-    ({"body": {**ASK, "model": "agent:lasting"}}, bad(UNSUPPORTED, f"The agent's mode, durable, {LATER}")),
-    ({"body": ASK, "Idempotency-Key": "k"}, bad(UNSUPPORTED, f"The header Idempotency-Key {LATER}")),
-    ({"body": ASK, "Last-Event-ID": "x:1.1.1.0"}, bad(UNSUPPORTED, f"The header Last-Event-ID {LATER}")),
+    (
+        {"body": ASK, "Idempotency-Key": "x" * 256},
+        bad(INVALID, "Idempotency-Key: must be 1 to 255 printable ASCII characters", "Idempotency-Key"),
+    ),
+    (
+        {"body": ASK, "Idempotency-Key": "a\r\nIdempotency-Key: b"},
+        bad(INVALID, "Idempotency-Key: must be given once", "Idempotency-Key"),
+    ),
+    ({"body": ASK, "Last-Event-ID": "x:1.1"}, bad(INVALID, "Last-Event-ID is not the id of an event of this server")),
+    (
+        {"body": ASK, "Last-Event-ID": "x:1.1.1.0\r\nLast-Event-ID: x:1.1.1.1"},
+        bad(INVALID, "Last-Event-ID: must be given once", "Last-Event-ID"),
+    ),
     ({"body": b"x" * (1024 * 1024 + 1)}, bad(LARGE, "The body must not be larger than 1048576 bytes", status=413)),
     ({"body": ASK, "Content-Type": "text/plain"}, bad(MEDIA, TYPE, status=415)),
     ({"body": ASK, "Content-Type": "application/json; charset=latin-1"}, bad(MEDIA, TYPE, status=415)),

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from kitemesh_contracts import codec, subjects
+from kitemesh_contracts import codec, subjects, topology
 from kitemesh_contracts.commands import CancelTurn, Mark
 from kitemesh_contracts.deltas import Delta, Frame, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_gateway.dialects.base import Place, Rest
+from kitemesh_gateway.following import Pieces
 from kitemesh_gateway.watches import Watched
-from kitemesh_runtime.bus import Bus, Listener
+from kitemesh_runtime.bus import Bus, Listener, Stored
 
 TURN = "01990000-0000-7000-8000-000000000001"
 
@@ -52,6 +53,9 @@ class DeafBus:
         self.published: list[tuple[str, bytes]] = []
         self.listeners: dict[str, Listener] = {}
         self.reconnected: list[Callable[[], None]] = []
+        self.captured: dict[str, bytes] = {}
+        self.reads: list[str] = []
+        self._read = asyncio.Condition()
 
     def publish(self, subject: str, payload: bytes) -> None:
         if not self.connected:
@@ -73,6 +77,26 @@ class DeafBus:
     async def barrier(self) -> None:
         pass
 
+    async def last_of(self, stream: str, subject: str) -> list[Stored]:
+        """Return what was captured under `block.*`, whichever gateway it is addressed to."""
+        assert stream == topology.OUT
+        async with self._read:
+            self.reads.append(subject)
+            self._read.notify_all()
+        if not self.connected:
+            raise Unavailable(ErrorCode.BUS_DOWN, "down")
+        wanted = subject.split(".")
+        return [
+            Stored(sequence, each, payload)
+            for sequence, (each, payload) in enumerate(self.captured.items(), start=1)
+            if all(mine in ("*", theirs) for mine, theirs in zip(wanted, each.split("."), strict=True))
+        ]
+
+    async def was_read(self, times: int) -> None:
+        """Wait until somebody has asked so often for what is captured."""
+        async with self._read:
+            await self._read.wait_for(lambda: len(self.reads) >= times)
+
     def as_bus(self) -> Bus:
         return cast("Bus", self)
 
@@ -90,17 +114,41 @@ class Screen:
         self.rest: tuple[Rest, ...] = ()
         self.error: ErrorInfo | None = None
         self.has_acted = False
+        self.has_start = False
+        self.fed = ""
+        self.seen = self.retry_ms = 0
+        self.places: list[Place] = []
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
         self._over = asyncio.Event()
 
     async def over(self) -> None:
         async with asyncio.timeout(5):
             await self._over.wait()
 
-    def show(self, place: Place, items: tuple[Delta, ...]) -> None:
-        self.text += "".join(item.text for item in items if isinstance(item, TextDelta))
+    def go_on(self) -> None:
+        self.has_start = True
 
-    def end(self, ended: TurnEnded, rest: tuple[Rest, ...]) -> None:
-        self.ended, self.rest = ended, rest
+    def show(self, place: Place, items: tuple[Delta, ...], seen: int = 0) -> None:
+        texts = [item.text for item in items if isinstance(item, TextDelta)]
+        self.fed += "".join(texts)
+        self.text += "".join(texts[seen:])
+        if seen < len(items):
+            self.places.append(place)
+
+    def show_all(self, pieces: Pieces) -> None:
+        for piece in pieces:
+            self.show(*piece)
+
+    async def room(self) -> None:
+        await self.may_go_on.wait()
+
+    def send_away(self, place: Place, error: ErrorInfo, *, retry_ms: int) -> None:
+        self.retry_ms = retry_ms
+        self.fail(place, error, has_acted=False)
+
+    def end(self, ended: TurnEnded, rest: tuple[Rest, ...], seen: int = 0) -> None:
+        self.ended, self.rest, self.seen = ended, rest, seen
         self.text += "".join(item.text for _, items in rest for item in items if isinstance(item, TextDelta))
         self._over.set()
 

@@ -1,4 +1,5 @@
 import json
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -17,7 +18,9 @@ HEAD = (
 )
 
 
-def encoder(*, include_usage: bool = False, conversation: str | None = "conv") -> Encoder:
+def encoder(
+    *, include_usage: bool = False, conversation: str | None = "conv", resumable: bool = False, after_step: int = 0
+) -> Encoder:
     return Completions().encoder(
         Facts(
             turn=TURN,
@@ -26,6 +29,8 @@ def encoder(*, include_usage: bool = False, conversation: str | None = "conv") -
             label="req_1",
             conversation=conversation,
             include_usage=include_usage,
+            resumable=resumable,
+            after_step=after_step,
         ),
     )
 
@@ -74,15 +79,15 @@ def test_a_stream_ends_with_one_finish_reason_and_done() -> None:
     closing = ended("ab", attempt=2, last=9, finish="length")
     kitemesh = '{"execution_id":"' + TURN + '","request_id":"req_1","conversation_id":"conv"}'
     assert encoder().end(closing, ()) == (
-        event("1.2.10.0", HEAD + '{"index":0,"delta":{},"finish_reason":"length"}],"kitemesh":' + kitemesh + "}")
-        + event("1.2.10.1", "[DONE]")
+        event("1.2.11.0", HEAD + '{"index":0,"delta":{},"finish_reason":"length"}],"kitemesh":' + kitemesh + "}")
+        + event("1.2.11.1", "[DONE]")
     )
 
 
 def test_what_was_not_shown_comes_before_the_finish_reason() -> None:
     events = encoder().end(ended("ab", last=4), (Rest(1, (TextDelta(text="b"),)),)).split(b"\n\n")
     assert events[0] + b"\n\n" == event("1.1.5.0", HEAD + '{"index":0,"delta":{"content":"b"},"finish_reason":null}]}')
-    assert events[1].startswith(f"id: {TURN}:1.1.5.1\n".encode())
+    assert events[1].startswith(f"id: {TURN}:1.1.6.0\n".encode())
 
 
 @pytest.mark.requirement("stream:usage-is-a-chunk-of-its-own")
@@ -275,10 +280,10 @@ def test_client_calls_are_streamed_at_the_end_each_in_one_piece() -> None:
     closing = ended("So.", last=4, finish="tool_calls", calls=CALLS)
     assert encoder().end(closing, (Rest(1, (TextDelta(text="."),)),)) == (
         chunk("1.1.5.0", '{"content":"."}')
-        + chunk("1.1.5.1", CALL_CHUNKS[0])
-        + chunk("1.1.5.2", CALL_CHUNKS[1])
-        + event("1.1.5.3", HEAD + '{"index":0,"delta":{},"finish_reason":"tool_calls"}],' + KITEMESH + "}}")
-        + event("1.1.5.4", "[DONE]")
+        + chunk("1.1.6.0", CALL_CHUNKS[0])
+        + chunk("1.1.6.1", CALL_CHUNKS[1])
+        + event("1.1.6.2", HEAD + '{"index":0,"delta":{},"finish_reason":"tool_calls"}],' + KITEMESH + "}}")
+        + event("1.1.6.3", "[DONE]")
     )
 
 
@@ -311,10 +316,10 @@ HELD_KITEMESH = KITEMESH + ',"approval_id":"h-1","expires_at":"2026-01-02T03:04:
 @pytest.mark.requirement("hold:shown-as-tool-calls")
 def test_a_hold_is_streamed_as_calls_and_a_final_chunk_that_names_the_approval() -> None:
     assert encoder().end(HELD, ()) == (
-        chunk("1.1.2.0", CALL_CHUNKS[0])
-        + chunk("1.1.2.1", CALL_CHUNKS[1])
-        + event("1.1.2.2", HEAD + '{"index":0,"delta":{},"finish_reason":"tool_calls"}],' + HELD_KITEMESH + "}")
-        + event("1.1.2.3", "[DONE]")
+        chunk("1.1.3.0", CALL_CHUNKS[0])
+        + chunk("1.1.3.1", CALL_CHUNKS[1])
+        + event("1.1.3.2", HEAD + '{"index":0,"delta":{},"finish_reason":"tool_calls"}],' + HELD_KITEMESH + "}")
+        + event("1.1.3.3", "[DONE]")
     )
 
 
@@ -345,3 +350,64 @@ def test_held_chunks_are_what_the_published_schema_says() -> None:
         "id-2",
     ]
     assert isinstance(msgspec.json.decode(encoder().whole(HELD), type=Completion), Completion)
+
+
+# Streams that can be resumed
+
+
+def ids(data: bytes) -> list[str]:
+    """Return what the ids of events say behind the execution's."""
+    return [line.split(":", 2)[2] for line in data.decode().splitlines() if line.startswith("id: ")]
+
+
+def measure(text: str) -> str:
+    return f"{len(text)}-{crc32(text.encode()):08x}"
+
+
+@pytest.mark.requirement("resume:position-says-what-was-shown")
+def test_the_ids_of_a_resumable_stream_say_what_was_shown_of_the_step() -> None:
+    encode = encoder(resumable=True)
+    data = (
+        encode.start()
+        + encode.delta(Place(1, 1, 1), (ReasoningDelta(text="Hm"), TextDelta(text="Grüße ")))
+        + encode.delta(Place(1, 1, 2), (TextDelta(text="🐟"),))
+        + encode.delta(Place(1, 1, 3), (TextDelta(text="!"), TextDelta(text="?")))
+        + encode.delta(Place(2, 3, 1), (TextDelta(text="So"),))
+    )
+    thought = measure("Hm")
+    assert ids(data) == [
+        f"0.0.0.0.{measure('')}",
+        f"1.1.1.0.{measure('')}.{thought}",
+        f"1.1.1.1.{measure('Grüße ')}.{thought}",
+        f"1.1.2.0.{measure('Grüße 🐟')}.{thought}",
+        f"1.1.3.0.{measure('Grüße 🐟!')}.{thought}",
+        f"1.1.3.1.{measure('Grüße 🐟!?')}.{thought}",
+        f"2.3.1.0.{measure('So')}",
+    ]
+    assert streamed(data)[0] == "Grüße 🐟!?\n\nSo"
+
+
+@pytest.mark.requirement("resume:position-says-what-was-shown")
+def test_what_closes_a_resumable_stream_goes_behind_each_steps_last_frame() -> None:
+    encode = encoder(resumable=True, include_usage=True)
+    earlier = (Step(step=1, attempt=2, last=7, text="Let me look."),)
+    closing = ended("Sunny.", step=2, attempt=1, last=3, calls=CALLS[:1], finish="tool_calls", earlier=earlier)
+    rest = (Rest(1, (TextDelta(text="Let me look."),)), Rest(2, (TextDelta(text="Sunny."),)))
+    assert ids(encode.end(closing, rest)) == [
+        f"1.2.8.0.{measure('Let me look.')}",
+        f"2.1.4.0.{measure('Sunny.')}",
+        *(f"2.1.5.{k}.{measure('Sunny.')}" for k in range(4)),
+    ]
+
+
+@pytest.mark.requirement("resume:position-says-what-was-shown")
+def test_an_answer_behind_a_hold_opens_where_the_hold_was() -> None:
+    assert ids(encoder(resumable=True, after_step=2).start()) == [f"2.0.0.0.{measure('')}"]
+
+
+@pytest.mark.requirement("resume:errors-have-no-position")
+def test_an_error_leaves_a_resumable_stream_at_its_last_event() -> None:
+    error = ErrorInfo(code=ErrorCode.DRAINING, message="It stops")
+    data = encoder(resumable=True).error(Place(1, 1, 4), error, "req_2")
+    assert data.startswith(b'data: {"error":')
+    assert data.endswith(b"}\n\n")

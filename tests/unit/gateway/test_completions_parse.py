@@ -106,6 +106,16 @@ def test_every_honoured_field_is_carried() -> None:
     assert (request.stream, request.include_usage, request.conversation, request.label) == (True, True, "c-1", "")
 
 
+@pytest.mark.requirement("durable:asked-for")
+@pytest.mark.parametrize(
+    ("metadata", "mode"),
+    [(None, "auto"), ({}, "auto"), ({"mode": None}, "auto")]
+    + [({"mode": mode}, mode) for mode in ("auto", "classic", "durable")],
+)
+def test_the_mode_is_read(metadata: dict[str, str] | None, mode: str) -> None:
+    assert parse({**OK, "metadata": metadata}).mode == mode
+
+
 def test_null_is_the_same_as_absent() -> None:
     fields = set(ChatRequest.model_fields) - set(OK)
     assert parse({**OK, **dict.fromkeys(fields)}) == parse(OK)
@@ -443,12 +453,6 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         ErrorCode.REQUEST_UNSUPPORTED,
         "response_format.type",
         "response_format.type: only 'text' is supported so far",
-    ),
-    (
-        {**OK, "metadata": {"mode": "durable"}},
-        ErrorCode.REQUEST_UNSUPPORTED,
-        "metadata.mode",
-        "metadata.mode: 'durable' is not supported yet",
     ),
     (
         {**OK, "messages": [USER, {"role": "tool", "content": "1", "tool_call_id": "c"}]},

@@ -10,6 +10,7 @@ from kitemesh_contracts.errors import MEANINGS, ErrorCode
 from kitemesh_gateway.advice import ADVICE
 from kitemesh_gateway.dialects.completions_models import ChatRequest
 from kitemesh_gateway.dialects.completions_resume import ResumeRequest
+from kitemesh_gateway.dialects.native_bodies import BackgroundRequest
 from kitemesh_gateway.docs_page import SECURITY_POLICY, render
 from kitemesh_gateway.openapi import document
 
@@ -43,7 +44,7 @@ def test_the_request_is_described_by_the_model_that_validates_it() -> None:
 @pytest.mark.requirement("openapi:described-by-what-validates")
 def test_every_refusal_of_a_chat_is_listed_and_says_when_to_come_back() -> None:
     answers = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]
-    assert {int(status) for status in answers} == {200, *(m.status for m in MEANINGS.values())} - {405, 410}
+    assert {int(status) for status in answers} == {200, *(m.status for m in MEANINGS.values())} - {405}
     for status in ("429", "503"):
         assert "Retry-After" in answers[status]["headers"]
 
@@ -53,8 +54,45 @@ def test_what_only_a_later_version_does_is_not_offered() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert schemas["FunctionIn"]["properties"]["strict"]["anyOf"][0] == {"const": False}
     assert schemas["ChatRequest"]["properties"]["top_logprobs"]["type"] == "null"
-    assert schemas["MetadataIn"]["properties"]["mode"]["anyOf"][0]["enum"] == ["auto", "classic"]
     assert not [name for name in schemas if name.startswith(("Unknown", "Media"))]
+
+
+@pytest.mark.requirement("openapi:described-by-what-validates")
+def test_a_background_run_is_described_by_what_validates_it() -> None:
+    operation = DOCUMENT["paths"]["/v1/executions"]["post"]
+    assert set(DOCUMENT["components"]["schemas"]["BackgroundRequest"]["properties"]) == set(
+        BackgroundRequest.model_fields
+    )
+    assert {"Location", "Idempotency-Replayed"} < set(operation["responses"]["202"]["headers"])
+    assert {int(status) for status in operation["responses"]} == {
+        *(202, 400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
+    }
+
+
+@pytest.mark.requirement("openapi:described-by-what-validates")
+@pytest.mark.parametrize(
+    ("method", "path", "names"),
+    [
+        ("post", "/v1/chat/completions", {"Idempotency-Key", "Last-Event-ID"}),
+        ("post", "/v1/chat/resume", {"Idempotency-Key", "Last-Event-ID"}),
+        ("post", "/v1/executions", {"Idempotency-Key"}),
+        ("get", "/v1/executions", {"status", "conversation_id", "cursor", "limit"}),
+        ("get", "/v1/executions/{id}/stream", {"id", "Last-Event-ID"}),
+        ("get", "/v1/events", {"types", "Last-Event-ID"}),
+    ],
+)
+def test_what_a_request_says_beside_its_body_is_described(method: str, path: str, names: set[str]) -> None:
+    assert {each["name"] for each in DOCUMENT["paths"][path][method]["parameters"]} == names
+
+
+@pytest.mark.requirement("openapi:described-by-what-validates")
+def test_every_event_of_an_execution_is_described_with_its_type() -> None:
+    answer = DOCUMENT["paths"]["/v1/executions/{id}/stream"]["get"]["responses"]["200"]
+    names = [each["$ref"].rsplit("/", 1)[-1] for each in answer["content"]["text/event-stream"]["schema"]["oneOf"]]
+    types = {DOCUMENT["components"]["schemas"][name]["properties"]["type"]["enum"][0] for name in names}
+    assert types == {
+        *("turn.started", "text.delta", "reasoning.delta", "call.requested", "turn.held", "turn.ended", "error"),
+    }
 
 
 @pytest.mark.requirement("openapi:described-by-what-validates")

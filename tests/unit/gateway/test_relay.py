@@ -174,7 +174,7 @@ class ThawingBlobs:
 async def test_a_closing_event_is_asked_for_again_while_the_store_does_not_answer(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kitemesh_gateway.relay.FETCH_AGAIN_S", 0.001)
+    monkeypatch.setattr("kitemesh_gateway.fetching.FETCH_AGAIN_S", 0.001)
     parcels = Parcels(ThawingBlobs(rig.stores.blobs))
     relay = Relay(rig.bus.as_bus(), parcels, rig.stores.live_turns, rig.stores.holds, rig.clock)
     await relay.listen("gw")

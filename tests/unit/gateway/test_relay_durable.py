@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolCall, Usage
@@ -184,12 +185,13 @@ async def test_an_attached_turn_is_followed_at_whatever_gateway_and_let_go_of(ri
     assert (rig.screen.text, rig.screen.rest) == ("Done.", ())
     assert rig.screen.ended is not None
     assert rig.screen.ended.earlier == ()
-    assert set(rig.bus.listeners) == {subjects.live_of("gw")}
+    assert set(rig.bus.listeners) == {subjects.live_of("gw"), subjects.out_of("gw")}
     assert len(rig.relay) == 0
 
 
 @pytest.mark.requirement("resume:nothing-is-missed")
-async def test_an_attached_turn_that_ended_before_is_found_at_once(rig: Rig) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_attached_turn_that_ended_before_is_found_at_once(rig: Rig, stream: bool) -> None:
     record = TurnRecord(
         id=TURN,
         tenant="acme",
@@ -201,27 +203,39 @@ async def test_an_attached_turn_that_ended_before_is_found_at_once(rig: Rig) -> 
         finish="stop",
     )
     await rig.stores.turns.put("acme", record)
-    async with rig.relay.attached(RESUMED, rig.screen) as watch:
-        rig.relay.look(watch)
-        await rig.look_up()
+    async with rig.relay.attached(replace(RESUMED, stream=stream), rig.screen):
+        if not stream:
+            await rig.look_up()
+        await rig.screen.over()
     assert rig.screen.ended is not None
     assert [step.step for step in rig.screen.ended.earlier] == [2]
     assert (rig.screen.ended.step, rig.screen.ended.text) == (3, "Done.")
+    assert rig.screen.text == "Now this.Done."
 
 
 @pytest.mark.requirement("resume:nothing-is-missed")
-async def test_an_attached_turn_that_nobody_speaks_of_is_looked_for_soon_and_again(rig: Rig) -> None:
+async def test_an_attached_turn_that_nobody_speaks_of_is_looked_for_soon_and_again_and_ever_more_rarely(
+    rig: Rig,
+) -> None:
     async with rig.relay.attached(RESUMED, rig.screen):
-        rig.wait(LOOK_DURABLE_S)
-        await rig.look_up()
+        for pause_s in LOOK_DURABLE_S:
+            rig.wait(pause_s)
+            await rig.look_up()
         await rig.stores.holds.open("acme", hold(2), expires_after_s=600)
         again = Step(step=2, text="And this.")
         await rig.stores.live_turns.insert("acme", live_turn("held", hold="h-2", steps=(STEP, again)))
-        rig.wait(LOOK_DURABLE_S)
+        rig.wait(LOOK_S)
         await rig.look_up()
     assert rig.screen.ended is not None
     assert rig.screen.ended.hold is not None
     assert (rig.screen.ended.hold.id, rig.screen.ended.text, rig.screen.ended.earlier) == ("h-2", "And this.", ())
+
+
+async def test_the_attempt_of_one_that_waits_for_the_whole_answer_is_nobodys_business(rig: Rig) -> None:
+    async with rig.relay.attached(replace(RESUMED, stream=False), rig.screen):
+        rig.feed(frame(7, "something else"), step=2)
+        rig.feed(ended("Done.", step=2, attempt=2, last=2, earlier=(STEP,)), step=2)
+    assert (rig.screen.text, rig.screen.error) == ("Done.", None)
 
 
 async def test_the_hold_that_was_answered_does_not_end_the_answer(rig: Rig) -> None:

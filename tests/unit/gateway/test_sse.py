@@ -3,10 +3,11 @@ from typing import cast
 
 import pytest
 
-from kitemesh_contracts.deltas import CallDelta, TextDelta
+from kitemesh_contracts.deltas import CallDelta, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_gateway.dialects.base import Facts, Place, Rest
 from kitemesh_gateway.dialects.completions import Completions
+from kitemesh_gateway.following import ALL, Piece
 from kitemesh_gateway.outflow import TICK_S, Outflow, Stragglers
 from kitemesh_gateway.sse import PING, Stream, Streams
 from kitemesh_gateway.watches import TurnFailed
@@ -53,12 +54,15 @@ class Pipe:
 class Rig:
     """One stream with its timer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, resumable: bool = False) -> None:
         self.clock = ManualClock()
         self.streams = Streams(
             self.clock, ping_s=15.0, patience_s=PATIENCE_S, max_unsent_bytes=4096, first_event_s=10.0
         )
-        facts = Facts(turn="t", model="m", created_s=1, label="r", conversation=None, include_usage=False)
+        facts = Facts(
+            turn="t", model="m", created_s=1, label="r", conversation=None, include_usage=False, resumable=resumable
+        )
+        self.facts = facts
         self.encoder = Completions().encoder(facts)
         self.stream: Stream = self.streams.open(self.encoder, "req")
         self.pipe = Pipe()
@@ -266,3 +270,106 @@ async def test_an_empty_chunk_never_ends_a_stream_by_mistake(rig: Rig) -> None:
     written = rig.pipe.writes
     rig.stream.show(Place(1, 1, 2), (CallDelta(index=0, id="c", name="f"),))
     assert rig.pipe.writes == written
+
+
+# Streams that are resumed, and that move
+
+
+def events(data: bytes) -> list[bytes]:
+    return [event + b"\n\n" for event in data.split(b"\n\n")[:-1]]
+
+
+@pytest.fixture
+async def resumed() -> Rig:
+    return Rig(resumable=True)
+
+
+PLACES = [Piece(Place(1, 1, n), (ReasoningDelta(text=f"r{n}"), TextDelta(text=f"t{n}"))) for n in range(1, 4)]
+
+
+@pytest.mark.requirement("resume:exact-while-captured")
+async def test_what_the_client_has_is_encoded_and_not_sent(resumed: Rig) -> None:
+    whole = Completions().encoder(resumed.facts)
+    sent = whole.start() + b"".join(whole.delta(place, items) for place, items, _ in PLACES)
+    sent += whole.end(ended("t1t2t3", last=3), ())
+    resumed.attach()
+    resumed.stream.go_on()
+    one, two, three = PLACES
+    resumed.stream.show_all([one._replace(seen=ALL), two._replace(seen=1)])
+    resumed.stream.show(*three)
+    resumed.stream.end(ended("t1t2t3", last=3), ())
+    assert resumed.pipe.unsent == b"".join(events(sent)[4:])
+
+
+@pytest.mark.requirement("resume:position-at-the-end")
+async def test_a_client_that_has_all_but_the_last_line_is_sent_that_line(resumed: Rig) -> None:
+    resumed.attach()
+    resumed.stream.go_on()
+    resumed.stream.show_all([piece._replace(seen=ALL) for piece in PLACES])
+    resumed.stream.end(ended("t1t2t3", last=3), (), 1)
+    (last,) = events(resumed.pipe.unsent)
+    assert last.endswith(b"\ndata: [DONE]\n\n")
+    async with asyncio.timeout(5):
+        await resumed.stream.done()
+
+
+async def test_a_client_that_has_everything_is_sent_nothing(resumed: Rig) -> None:
+    resumed.attach(chunked=True)
+    resumed.stream.go_on()
+    resumed.stream.show(*PLACES[0]._replace(seen=999))
+    resumed.stream.end(ended("t1", last=1), (), 2)
+    assert resumed.pipe.unsent == b""
+    async with asyncio.timeout(5):
+        await resumed.stream.done()
+
+
+async def test_many_frames_are_written_in_one_piece(resumed: Rig) -> None:
+    resumed.attach(chunked=True)
+    resumed.stream.show_all(PLACES)
+    assert resumed.pipe.writes == 1
+    assert len(events(resumed.pipe.unsent)) == 7
+
+
+@pytest.mark.requirement("drain:durable-streams-move")
+async def test_a_stream_that_moves_says_when_to_come_back_and_leaves_the_last_id_as_it_is(resumed: Rig) -> None:
+    resumed.text(1, "a")
+    resumed.attach()
+    resumed.pipe.read()
+    resumed.stream.send_away(Place(1, 1, 2), ERROR, retry_ms=250)
+    assert resumed.pipe.unsent == b"retry: 250\n" + resumed.encoder.error(Place(1, 1, 2), ERROR, "req")
+    assert b"id:" not in resumed.pipe.unsent
+    assert resumed.stream.failed
+
+
+async def test_history_waits_for_the_status_line_and_for_who_reads_it(resumed: Rig) -> None:
+    resumed.stream.show_all([Piece(Place(1, 1, 1), (TextDelta(text="a" * 2100),))])
+    room = asyncio.create_task(resumed.stream.room())
+    await asyncio.sleep(0)
+    assert not room.done()
+    resumed.attach()
+    await asyncio.sleep(0)
+    resumed.pipe.read(500)
+    async with asyncio.timeout(5):
+        await room
+        resumed.stream.show_all([Piece(Place(1, 1, 2), (TextDelta(text="a" * 3000),))])
+        room = asyncio.create_task(resumed.stream.room())
+        resumed.pipe.abort()
+        await room
+
+
+@pytest.mark.requirement("promise:P15")
+async def test_a_client_that_reads_slowly_is_not_cut_for_a_long_history(resumed: Rig) -> None:
+    resumed.attach()
+
+    async def replay() -> None:
+        for n in range(1, 30):
+            resumed.stream.show_all([Piece(Place(1, 1, n), (TextDelta(text="a" * 1000),))])
+            await resumed.stream.room()
+
+    replaying = asyncio.create_task(replay())
+    async with asyncio.timeout(5):
+        while not replaying.done():
+            assert len(resumed.pipe.unsent) <= 4096
+            resumed.pipe.read(200)
+            await asyncio.wait([replaying], timeout=0.0005)
+    assert not resumed.pipe.aborted

@@ -10,18 +10,23 @@ import structlog
 
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.scopes import Scope
+from kitemesh_gateway.accepting import Accepting
 from kitemesh_gateway.approvals import Approvals
 from kitemesh_gateway.auth import Authenticator, Principal
+from kitemesh_gateway.background import Background
 from kitemesh_gateway.cancelling import Cancelling
 from kitemesh_gateway.chat import Chat
 from kitemesh_gateway.deciding import Deciding
 from kitemesh_gateway.dialects.completions import Completions
 from kitemesh_gateway.dialects.native import Native
+from kitemesh_gateway.draining import send_streams_away
+from kitemesh_gateway.events import Events
 from kitemesh_gateway.exchange import Endpoint
 from kitemesh_gateway.executions import Executions
 from kitemesh_gateway.http_server import serve_http
 from kitemesh_gateway.middleware import Funnel
 from kitemesh_gateway.models import Models
+from kitemesh_gateway.reattaching import Reattaching
 from kitemesh_gateway.reference import Reference
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies
@@ -96,15 +101,43 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         anonymous(settings),
         base.store_state,
     )
+    stores = base.stores
     replies = Replies(streams)
+    accepting = Accepting(
+        turns,
+        stores.live_turns,
+        stores.claims,
+        stores.conversations,
+        bus=base.bus,
+        relay=relay,
+        clock=base.clock,
+    )
+    reattaching = Reattaching(
+        authenticator,
+        stores.live_turns,
+        relay=relay,
+        replies=replies,
+        catalog=base.catalog,
+        budget_s=settings.turn_budget_s,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
     chat = Chat(
         authenticator,
         turns,
+        accepting,
+        reattaching,
         replies,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
-    stores = base.stores
+    background = Background(
+        authenticator,
+        turns,
+        accepting,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
     deciding = Deciding(stores.holds, stores.audit, base.bus, base.catalog)
     approvals = Approvals(
         authenticator,
@@ -124,7 +157,9 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         bus=base.bus,
         catalog=base.catalog,
     )
-    executions = Executions(authenticator, stores.live_turns, stores.holds, cancelling)
+    executions = Executions(
+        authenticator, stores.live_turns, stores.holds, cancelling=cancelling, reattaching=reattaching
+    )
     resume = Resume(
         authenticator,
         stores.holds,
@@ -137,7 +172,9 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         budget_s=settings.turn_budget_s,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
+        reattach=reattaching.handle,
     )
+    events = Events(authenticator, base.bus, base.clock, ping_s=settings.ping_s, patience_s=settings.slow_client_s)
     models = Models(authenticator, base.catalog)
     reference = Reference(version("kitemesh-gateway"))
     completions, native = Completions(), Native()
@@ -150,8 +187,12 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
             Endpoint("GET", "/v1/approvals", native, approvals.all, "approvals"),
             Endpoint("GET", "/v1/approvals/{id}", native, approvals.one, "approvals"),
             Endpoint("POST", "/v1/approvals/{id}/decide", native, approvals.decide, "approvals"),
+            Endpoint("GET", "/v1/executions", native, executions.all, "executions"),
+            Endpoint("POST", "/v1/executions", native, background.handle, "executions"),
             Endpoint("GET", "/v1/executions/{id}", native, executions.one, "executions"),
+            Endpoint("GET", "/v1/executions/{id}/stream", native, executions.stream, "executions"),
             Endpoint("POST", "/v1/executions/{id}/cancel", native, executions.cancel, "executions"),
+            Endpoint("GET", "/v1/events", native, events.handle, "events"),
             Endpoint("GET", "/", completions, reference.entrance, "reference"),
             Endpoint("GET", "/openapi.json", completions, reference.document, "reference"),
             Endpoint("GET", "/docs", completions, reference.page, "reference"),
@@ -162,14 +203,15 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     await authenticator.listen(base.bus)
     await cancelling.listen()
     await relay.listen(life.replica)
-    background = life.background(
+    tasks = life.background(
         relay_timer=relay.run(),
         relay_look_up=relay.look_up(),
         stream_timer=streams.run(),
         renew_locks=turns.renew_locks(),
         stored_cancels=cancelling.run(),
+        events=events.run(life.stopping),
     )
-    async with background, serve_http(funnel, settings.host, settings.port) as port:
+    async with tasks, serve_http(funnel, settings.host, settings.port) as port:
         yield Gateway(port, funnel, relay)
 
 
@@ -186,8 +228,16 @@ def anonymous(settings: GatewaySettings) -> Principal | None:
 
 
 async def drain(gateway: Gateway, life: Life, drain_s: float) -> None:
-    """Let open requests finish, as long as they may; what is left then ends with an explicit error."""
+    """Send durable streams elsewhere and let the others finish, as long as they may.
+
+    What is left then ends with an explicit error.
+    """
+    sending = asyncio.create_task(send_streams_away(gateway.relay, drain_s), name="send-away")
     await _idle(gateway, life.stopping_now, drain_s)
+    sending.cancel()
+    (outcome,) = await asyncio.gather(sending, return_exceptions=True)
+    if isinstance(outcome, Exception):
+        log.error("streams.not_sent_away", exc_info=outcome)
     left = len(gateway.relay)
     if left:
         log.warning("gateway.cut_short", turns=left)

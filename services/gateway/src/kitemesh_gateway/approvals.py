@@ -1,7 +1,5 @@
 """The routes of held calls: list them, show one, decide it."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Final, cast, get_args
 
@@ -9,25 +7,21 @@ import msgspec
 from aiohttp import web
 
 from kitemesh_contracts.codec import encode
-from kitemesh_contracts.ids import is_id
 from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway import strict_json
 from kitemesh_gateway.answers import Answer
 from kitemesh_gateway.auth import Authenticator, Principal
 from kitemesh_gateway.body import check_headers, read_body
 from kitemesh_gateway.deciding import Deciding, approval_unknown
-from kitemesh_gateway.dialects.base import JSON, Mistake, Mistakes
+from kitemesh_gateway.dialects.base import JSON
 from kitemesh_gateway.dialects.native_answers import ApprovalOut, ApprovalPage
 from kitemesh_gateway.dialects.native_bodies import DecisionIn, parse_decide
 from kitemesh_gateway.dialects.native_rendering import approval_out, hold_status
 from kitemesh_gateway.exchange import Exchange
+from kitemesh_gateway.paging import PAGE_MAX, READS_MAX, cursor_of, read_query
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.execution_stores import Audit, AuditRow, Hold, Holds, HoldStatus
 
-PAGE: Final = 20
-PAGE_MAX: Final = 100
-READS_MAX: Final = 10
-"""From the store for one page: where few holds fit, it is short, and the next one goes on."""
 STATUSES: Final = get_args(HoldStatus)
 
 
@@ -63,11 +57,12 @@ class Approvals:
         """List those of the tenant that the key may see, newest first."""
         principal = await self._identify(exchange)
         principal.require(Scope.APPROVE)
-        status, before, limit = _page(exchange)
+        asked = read_query(exchange, STATUSES)
         now_s = _now_s(exchange)
-        found, after = await self._find(principal, status, before, limit, now_s)
+        status = cast("HoldStatus | None", asked.status)
+        found, after = await self._find(principal, status, asked.before, asked.limit, now_s)
         shown = tuple(self._shown(hold, now_s) for hold in found)
-        page = ApprovalPage(data=shown, next_cursor=None if after is None else _cursor(after))
+        page = ApprovalPage(data=shown, next_cursor=cursor_of(after))
         return exchange.respond(encode(page), JSON)
 
     async def _find(
@@ -146,41 +141,3 @@ def _now_s(exchange: Exchange) -> float:
 def _name(exchange: Exchange, hold: Hold) -> None:
     exchange.turn = hold.turn
     exchange.conversation = hold.conversation or ""
-
-
-def _page(exchange: Exchange) -> tuple[HoldStatus | None, str | None, int]:
-    """Read the query.
-
-    Raises:
-        Mistakes: With everything that is wrong.
-
-    """
-    query = exchange.request.query
-    mistakes = [
-        Mistake(name, "must be given once") for name in ("status", "cursor", "limit") if len(query.getall(name, [])) > 1
-    ]
-    status, cursor, limit = query.get("status"), query.get("cursor"), query.get("limit", str(PAGE))
-    if status is not None and status not in STATUSES:
-        mistakes.append(Mistake("status", f"must be one of {', '.join(STATUSES)}"))
-    before = None if cursor is None else _uncover(cursor)
-    if cursor is not None and before is None:
-        mistakes.append(Mistake("cursor", "must be a next_cursor of this list"))
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(PAGE_MAX)) and 1 <= int(limit) <= PAGE_MAX):
-        mistakes.append(Mistake("limit", f"must be a number from 1 to {PAGE_MAX}"))
-    if mistakes:
-        raise Mistakes(mistakes)
-    return cast("HoldStatus | None", status), before, int(limit)
-
-
-def _cursor(hold: str) -> str:
-    return base64.urlsafe_b64encode(hold.encode()).decode().rstrip("=")
-
-
-def _uncover(cursor: str) -> str | None:
-    try:
-        hold = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), b"-_", validate=True).decode(
-            "ascii"
-        )
-    except (binascii.Error, UnicodeError):
-        return None
-    return hold if is_id(hold) else None

@@ -1,6 +1,6 @@
-"""The route that runs a turn, in any dialect: check, read, parse, run, answer.
+"""The route that runs a turn, in any dialect: check, read, parse, accept, answer.
 
-The order of the checks is part of the contract: headers, credential, body, JSON, schema, model.
+The order of the checks is part of the contract: headers, credential, body, JSON, schema, model, idempotency key.
 """
 
 from functools import partial
@@ -9,14 +9,16 @@ from typing import Final
 from aiohttp import web
 
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.errors import BadRequest, ErrorCode
 from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID
 from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway import strict_json
+from kitemesh_gateway.accepting import Accepting
 from kitemesh_gateway.auth import Authenticator
 from kitemesh_gateway.body import check_headers, read_body
-from kitemesh_gateway.dialects.base import Facts, TurnRequest
+from kitemesh_gateway.dialects.base import Facts
 from kitemesh_gateway.exchange import Exchange
+from kitemesh_gateway.idempotency import Key, claimed_as, read_key
+from kitemesh_gateway.reattaching import Reattaching
 from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
 
@@ -34,6 +36,8 @@ class Chat:
         self,
         authenticator: Authenticator,
         turns: Turns,
+        accepting: Accepting,
+        reattaching: Reattaching,
         replies: Replies,
         *,
         max_body_bytes: int,
@@ -41,6 +45,8 @@ class Chat:
     ) -> None:
         self._authenticator: Final = authenticator
         self._turns: Final = turns
+        self._accepting: Final = accepting
+        self._reattaching: Final = reattaching
         self._replies: Final = replies
         self._max_body_bytes: Final = max_body_bytes
         self._body_timeout_s: Final = body_timeout_s
@@ -48,30 +54,58 @@ class Chat:
     async def handle(self, exchange: Exchange) -> web.StreamResponse:
         """Run a turn and answer with it."""
         request = exchange.request
+        if LAST_EVENT_ID in request.headers:
+            return await self._reattaching.handle(exchange)
         check_headers(request, self._max_body_bytes)
         principal = await self._authenticator.identify(request.headers.getall("Authorization", ()))
         exchange.principal = principal
         principal.require(Scope.CHAT)
-        for header in (IDEMPOTENCY_KEY, LAST_EVENT_ID):
-            if header in request.headers:
-                raise BadRequest(ErrorCode.REQUEST_UNSUPPORTED, f"The header {header} is not supported yet")
+        key = read_key(request.headers.getall(IDEMPOTENCY_KEY, ()))
         body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
         asked = exchange.dialect.parse(strict_json.decode(body))
-        start = self._turns.accept(principal, asked, self._turns.route(principal, asked))
-        exchange.turn = start.turn
-        exchange.conversation = start.conversation or ""
-        encoder = exchange.dialect.encoder(_facts(exchange, asked, start))
+        route = self._turns.route(principal, asked)
+        start = self._turns.accept(
+            principal,
+            asked,
+            route,
+            mode=self._turns.mode(asked.mode, route, keyed=key is not None),
+            request_id=exchange.request_id,
+            dialect=exchange.dialect.name,
+        )
+        if start.mode == "durable":
+            return await self._durable(exchange, start, claimed_as(exchange.dialect.name, key, body))
+        _name(exchange, start)
+        encoder = exchange.dialect.encoder(_facts(exchange, start, include_usage=asked.include_usage))
         run = partial(self._turns.running, start)
         reply = self._replies.stream if asked.stream else self._replies.whole
         return await reply(exchange, encoder, run)
 
+    async def _durable(self, exchange: Exchange, start: StartTurn, key: Key | None) -> web.StreamResponse:
+        stored = await self._accepting.store(start, key)
+        if not isinstance(stored, StartTurn):
+            exchange.replayed = True
+            follow = self._reattaching.follow if start.stream else self._reattaching.wait
+            return await follow(exchange, stored)
+        _name(exchange, stored)
+        encoder = exchange.dialect.encoder(_facts(exchange, stored, include_usage=stored.include_usage))
+        run = partial(self._accepting.running, stored, key)
+        if stored.stream:
+            return await self._replies.stream(exchange, encoder, run, opens_at_once=True)
+        return await self._replies.whole(exchange, encoder, run)
 
-def _facts(exchange: Exchange, asked: TurnRequest, start: StartTurn) -> Facts:
+
+def _name(exchange: Exchange, start: StartTurn) -> None:
+    exchange.turn = start.turn
+    exchange.conversation = start.conversation or ""
+
+
+def _facts(exchange: Exchange, start: StartTurn, *, include_usage: bool) -> Facts:
     return Facts(
         turn=start.turn,
-        model=asked.model,
+        model=start.route.requested,
         created_s=start.accepted_at_ms // 1000,
-        label=exchange.request_id if asked.label is None else asked.label,
+        label=exchange.request_id if start.request is None else start.request,
         conversation=start.conversation,
-        include_usage=asked.include_usage,
+        include_usage=include_usage,
+        resumable=start.mode == "durable",
     )

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from kitemesh_contracts.headers import CONVERSATION_ID, EXECUTION_ID, REQUEST_ID
+from kitemesh_contracts.headers import CONVERSATION_ID, EXECUTION_ID, IDEMPOTENCY_REPLAYED, REQUEST_ID
 from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.dialects.base import Dialect
 from kitemesh_runtime.clock import Clock
@@ -25,6 +25,7 @@ class Exchange:
         turn: The turn it started; empty until then.
         conversation: The turn's conversation; empty when none is kept.
         code: Why it was refused or failed; empty otherwise.
+        replayed: The turn is that of an earlier request with the same idempotency key.
 
     """
 
@@ -35,6 +36,7 @@ class Exchange:
         "conversation",
         "dialect",
         "principal",
+        "replayed",
         "request",
         "request_id",
         "route",
@@ -56,6 +58,7 @@ class Exchange:
         self.turn = ""
         self.conversation = ""
         self.code = ""
+        self.replayed = False
 
     def elapsed_ms(self) -> float:
         """Return the milliseconds since the request arrived."""
@@ -71,6 +74,8 @@ class Exchange:
             headers[EXECUTION_ID] = self.turn
             if self.conversation:
                 headers[CONVERSATION_ID] = self.conversation
+            if self.replayed:
+                headers[IDEMPOTENCY_REPLAYED] = "true"
         return headers
 
     def respond(

@@ -31,6 +31,14 @@ their results come back as `tool` messages. Calls that wait for a person are ret
 `kitemesh.approval_id`: they are not to be run but to be decided, with `POST /v1/chat/resume` or
 `POST /v1/approvals/{id}/decide`, until `kitemesh.expires_at`.
 
+**Durable turns**, asked for with `metadata.mode: "durable"`, by an agent or with an `Idempotency-Key`, are stored
+before they are answered: they survive their client and every process here. A stream that broke off is gone on with by
+the same request with the header `Last-Event-ID`, which holds the last `id` that was received. A request that may have
+been lost is sent again with the same `Idempotency-Key`: it runs once.
+
+**Without waiting**: `POST /v1/executions` begins a turn, `GET /v1/executions/{id}` shows it, and
+`GET /v1/executions/{id}/stream` tells it. `GET /v1/events` tells what happens to all of them.
+
 **Not yet**, and refused with `request.unsupported`: images, files and audio, more than one choice, `logprobs`, a
-`response_format` other than text, `strict` tools, durable turns, `Idempotency-Key` and `Last-Event-ID`.
+`response_format` other than text, and `strict` tools.
 """.strip()

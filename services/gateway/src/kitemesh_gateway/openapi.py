@@ -7,8 +7,14 @@ from typing import Final
 import msgspec
 
 from kitemesh_contracts.errors import MEANINGS, ErrorCode
-from kitemesh_contracts.headers import CONVERSATION_ID, EXECUTION_ID, SERVER_TIMING
-from kitemesh_gateway import openapi_native
+from kitemesh_contracts.headers import (
+    CONVERSATION_ID,
+    EXECUTION_ID,
+    IDEMPOTENCY_KEY,
+    IDEMPOTENCY_REPLAYED,
+    SERVER_TIMING,
+)
+from kitemesh_gateway import openapi_approvals, openapi_executions
 from kitemesh_gateway.advice import ADVICE
 from kitemesh_gateway.dialects.base import JSON
 from kitemesh_gateway.dialects.completions_answers import Chunk, Completion, ModelList, ModelOut
@@ -16,7 +22,20 @@ from kitemesh_gateway.dialects.completions_errors import CODES, ErrorEnvelope
 from kitemesh_gateway.dialects.completions_models import ChatRequest
 from kitemesh_gateway.dialects.completions_resume import ResumeRequest
 from kitemesh_gateway.introduction import INTRODUCTION
-from kitemesh_gateway.openapi_parts import AUTH_CODES, NAMED, REF, Schema, content, headers_of, lookup, refusals
+from kitemesh_gateway.openapi_parts import (
+    AUTH_CODES,
+    IDEMPOTENCY_PARAMETER,
+    NAMED,
+    REF,
+    REPLAYED,
+    Schema,
+    content,
+    header,
+    headers_of,
+    last_event_parameter,
+    lookup,
+    refusals,
+)
 
 _ATTRIBUTE: Final = re.compile(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", re.MULTILINE)
 _HEADERS: Final[Mapping[str, str]] = {
@@ -29,7 +48,6 @@ _NEVER_IN_CHAT: Final = frozenset(
     {
         ErrorCode.ROUTE_UNKNOWN,
         ErrorCode.REQUEST_METHOD,
-        ErrorCode.EXECUTION_UNKNOWN,
         ErrorCode.APPROVAL_UNKNOWN,
         ErrorCode.APPROVAL_DECIDED,
         ErrorCode.APPROVAL_GONE,
@@ -44,10 +62,16 @@ _NEVER_IN_CHAT: Final = frozenset(
 )
 _CHAT_CODES: Final = tuple(code for code in ADVICE if code not in _NEVER_IN_CHAT)
 _RESUME_CODES: Final = (
-    *(code for code in _CHAT_CODES if not code.startswith("conversation.")),
+    *(code for code in _CHAT_CODES if not code.startswith(("conversation.", "idempotency."))),
     ErrorCode.APPROVAL_UNKNOWN,
     ErrorCode.APPROVAL_DECIDED,
     ErrorCode.APPROVAL_GONE,
+)
+
+
+_REATTACH: Final = last_event_parameter(
+    "The id of the last event that was received of a durable turn's stream: the answer is the events behind it, at any "
+    "server, and the body starts nothing. The stream of a classic turn cannot be gone on with.",
 )
 
 
@@ -81,7 +105,8 @@ def document(version: str) -> Schema:
                     ],
                 },
             },
-            **openapi_native.paths(),
+            **openapi_approvals.paths(),
+            **openapi_executions.paths(),
         },
         "x-error-codes": [
             {
@@ -101,11 +126,15 @@ def document(version: str) -> Schema:
 
 def _schemas() -> Schema:
     schemas: Schema = {}
-    for body in (ChatRequest, ResumeRequest, *openapi_native.BODIES):
+    for body in (ChatRequest, ResumeRequest, *openapi_approvals.BODIES, *openapi_executions.BODIES):
         request = body.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(request.pop("$defs", {}))
         schemas[body.__name__] = request
-    structs = (Completion, Chunk, ErrorEnvelope, ModelList, ModelOut, *openapi_native.STRUCTS)
+    structs = (
+        *(Completion, Chunk, ErrorEnvelope, ModelList, ModelOut),
+        *openapi_approvals.STRUCTS,
+        *openapi_executions.STRUCTS,
+    )
     _, answers = msgspec.json.schema_components(structs, ref_template=REF)
     for schema in answers.values():
         _spread(schema)
@@ -130,27 +159,41 @@ def _drop_blank(schema: Schema) -> None:
 
 
 def _chat() -> Schema:
-    return _run(
+    operation = _run(
         "createChatCompletion",
         "Run a chat turn",
         "With `stream` the answer is server-sent events: each has an `id` line and one `data` line, a comment "
         "breaks every silence of 15 s, and `[DONE]` is the last one. A stream that could not finish ends with an "
-        "error object and without `[DONE]`.",
+        "error object and without `[DONE]`. A durable turn goes on without its client, and its stream can be gone on "
+        "with; its `200` is sent as soon as it is stored.",
         "ChatRequest",
         _CHAT_CODES,
     )
+    operation["parameters"] = [IDEMPOTENCY_PARAMETER, _REATTACH]
+    operation["responses"]["200"]["headers"] |= headers_of({IDEMPOTENCY_REPLAYED: REPLAYED})
+    return operation
 
 
 def _resume() -> Schema:
-    return _run(
+    operation = _run(
         "resumeChatCompletion",
         "Decide held tool calls",
         "The approved calls run exactly as they were held, every other one is denied, and the answer is what the turn "
         "says then; it may hold again. The same decision once more gives the same answer. The turn goes on whether "
-        "its client stays or not.",
+        "its client stays or not, and its stream can be gone on with by a key that has the scope `chat`.",
         "ResumeRequest",
         _RESUME_CODES,
     )
+    operation["parameters"] = [
+        header(
+            IDEMPOTENCY_KEY,
+            "Changes nothing: whatever comes with it, a decision is made once, and the same one again gives the same "
+            "answer.",
+            {"type": "string"},
+        ),
+        _REATTACH,
+    ]
+    return operation
 
 
 def _run(name: str, summary: str, description: str, body: str, codes: Sequence[ErrorCode]) -> Schema:

@@ -5,9 +5,11 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from kitemesh_contracts.errors import MEANINGS, ErrorCode
-from kitemesh_contracts.headers import REQUEST_ID, RETRY_AFTER, SHOULD_RETRY
+from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID, REQUEST_ID, RETRY_AFTER, SHOULD_RETRY
 from kitemesh_gateway.dialects.base import FINAL, JSON, RETRIED
 from kitemesh_gateway.dialects.completions_errors import CODES
+from kitemesh_gateway.dialects.native import PROBLEM_JSON
+from kitemesh_gateway.paging import PAGE, PAGE_MAX
 
 Schema = dict[str, Any]
 
@@ -16,6 +18,14 @@ NAMED: Final[Mapping[str, str]] = {
     REQUEST_ID: "The client's, if it is 1 to 255 of A-Z, a-z, 0-9, _, = and -; else generated.",
 }
 AUTH_CODES: Final = (ErrorCode.CREDENTIAL_INVALID, ErrorCode.STORE_DOWN, ErrorCode.DRAINING)
+BODY_CODES: Final = (
+    ErrorCode.REQUEST_INVALID,
+    ErrorCode.REQUEST_MALFORMED,
+    ErrorCode.REQUEST_TIMEOUT,
+    ErrorCode.REQUEST_TOO_LARGE,
+    ErrorCode.REQUEST_MEDIA_TYPE,
+)
+REPLAYED: Final = "`true`: the turn is that of an earlier request with the same `Idempotency-Key`."
 
 
 class Refusal(NamedTuple):
@@ -34,6 +44,7 @@ class Refusal(NamedTuple):
 
 
 COMPLETIONS: Final = Refusal(JSON, "ErrorEnvelope", CODES)
+PROBLEMS: Final = Refusal(PROBLEM_JSON, "Problem", {})
 
 
 def lookup(
@@ -83,3 +94,36 @@ def content(media: str, schema: str) -> Schema:
 def headers_of(described: Mapping[str, str]) -> Schema:
     """Describe headers."""
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in described.items()}
+
+
+def id_of(description: str) -> list[Schema]:
+    """Describe an id in a path."""
+    schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+    return [{"name": "id", "in": "path", "required": True, "description": description, "schema": schema}]
+
+
+def query(name: str, description: str, schema: dict[str, Any]) -> Schema:
+    """Describe a parameter of a query."""
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def header(name: str, description: str, schema: dict[str, Any]) -> Schema:
+    """Describe a header of a request."""
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
+
+
+def last_event_parameter(description: str) -> Schema:
+    """Describe where a stream is gone on from."""
+    return header(LAST_EVENT_ID, description, {"type": "string"})
+
+
+PAGE_PARAMETERS: Final = (
+    query("cursor", "`next_cursor` of the page before.", {"type": "string"}),
+    query("limit", f"Most of a page; {PAGE} without it.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}),
+)
+IDEMPOTENCY_PARAMETER: Final = header(
+    IDEMPOTENCY_KEY,
+    "Printable ASCII, kept for 24 hours for the tenant and route. The same key with the same body, byte by byte, gets "
+    "the turn that it began, which is always a durable one, or its result; with another body it is refused.",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+)

@@ -52,6 +52,10 @@ class Outflow:
         """Tell whether nothing waits, or nothing ever will again."""
         return self.transport.is_closing() or not self.transport.get_write_buffer_size()
 
+    def has_room(self, most: int) -> bool:
+        """Tell whether at most that many bytes wait, or nothing ever will again."""
+        return self.transport.is_closing() or self.transport.get_write_buffer_size() <= most
+
     def cut(self, reason: str) -> None:
         """End the connection at once; what waits is lost, here and in the kernel."""
         STREAMS_CUT.labels(reason).inc()

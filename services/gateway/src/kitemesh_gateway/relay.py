@@ -1,4 +1,4 @@
-"""From one wildcard subscription to the clients of all open turns, synchronously, by turn id.
+"""From two wildcard subscriptions to the clients of all open turns, synchronously, by turn id.
 
 It knows what a turn's events mean for its watch, and nothing of HTTP or of dialects. One timer serves all turns.
 """
@@ -14,26 +14,28 @@ from kitemesh_contracts import subjects
 from kitemesh_contracts.codec import RELAYED, decode
 from kitemesh_contracts.commands import Parcel
 from kitemesh_contracts.deltas import Frame, TurnEnded
-from kitemesh_contracts.errors import MEANINGS, ContractViolation, ErrorCode, ErrorInfo, KitemeshError, Unavailable
+from kitemesh_contracts.errors import MEANINGS, ContractViolation, ErrorCode, ErrorInfo, KitemeshError
 from kitemesh_gateway.attempts import ANSWERED
-from kitemesh_gateway.watches import LOST, TIMED_OUT, Sink, Watch, Watched
+from kitemesh_gateway.backlog import Backlog
+from kitemesh_gateway.catching_up import CRASHED, CatchingUp, Ends
+from kitemesh_gateway.fetching import Fetching
+from kitemesh_gateway.finding import Finding
+from kitemesh_gateway.following import Followed
+from kitemesh_gateway.interest import Interest
+from kitemesh_gateway.positions import Position
+from kitemesh_gateway.watches import LOST, TIMED_OUT, Next, Sink, Watch, Watched, gap
 from kitemesh_gateway.withdrawals import Withdrawals
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Holds, LiveTurn, LiveTurns
-from kitemesh_runtime.metrics import FRAMES_LOST, FRAMES_RELAYED
+from kitemesh_runtime.execution_stores import Holds, LiveTurns
+from kitemesh_runtime.metrics import FRAMES_LOST, FRAMES_RELAYED, HOP
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stored_endings import ended_from, held_from
-from kitemesh_runtime.stores import TurnRecord
 
 TICK_S: Final = 0.5
 LOOKS_AT_ONCE: Final = 16
-FETCH_S: Final = 15.0
-"""How long an answer too large to travel is asked for while the store does not answer."""
-FETCH_AGAIN_S: Final = 1.0
 
+_RELAY: Final = HOP.labels("relay")
 _FAILED: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The turn failed for an internal reason")
-_CRASHED: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The answer could not be relayed")
 
 log: Final = structlog.get_logger()
 
@@ -55,14 +57,14 @@ class Relay:
 
     def __init__(self, bus: Bus, parcels: Parcels, turns: LiveTurns, holds: Holds, clock: Clock) -> None:
         self._bus: Final = bus
-        self._parcels: Final = parcels
-        self._turns: Final = turns
-        self._holds: Final = holds
+        self._fetching: Final = Fetching(parcels, clock, self._is_open, self._take, self._give_up)
+        self._finding: Final = Finding(turns, holds)
+        self._interest: Final = Interest(bus, self._on_message, self._on_captured)
+        self._catching_up: Final = CatchingUp(bus, self._finding, Ends(self._settle, self._give_up))
         self._clock: Final = clock
         self._open: dict[str, tuple[Watch, ...]] = {}
         self.withdrawals: Final = Withdrawals(bus, clock)
         self._to_look_up: asyncio.Queue[Watch] = asyncio.Queue()
-        self._fetches: set[asyncio.Task[None]] = set()
         self._relayed = 0
 
     def __len__(self) -> int:
@@ -71,26 +73,41 @@ class Relay:
     async def listen(self, replica: str) -> None:
         """Subscribe; returns when the server has taken note."""
         await self._bus.subscribe(subjects.live_of(replica), self._on_message)
+        await self._bus.subscribe(subjects.out_of(replica), self._on_captured)
         self._bus.on_reconnect(self._on_reconnect)
         await self._bus.barrier()
 
-    def open(self, turn: Watched, sink: Sink) -> Watch:
+    def open(self, turn: Watched, sink: Sink, *, position: Position | None = None) -> Watch:
         """Watch a turn; called before its start is published."""
-        watch = Watch(turn, sink, self._clock.monotonic())
+        watch = Watch(turn, sink, self._clock.monotonic(), position)
         self._open[turn.turn] = (*self._open.get(turn.turn, ()), watch)
         return watch
 
     @asynccontextmanager
-    async def attached(self, turn: Watched, sink: Sink) -> AsyncIterator[Watch]:
-        """Watch a turn that another gateway may be told of; once inside, nothing that is published is missed."""
-        subscription = await self._bus.subscribe(subjects.live_turn(turn.turn), self._on_message)
-        watch = self.open(turn, sink)
+    async def attached(self, turn: Watched, sink: Sink, *, position: Position | None = None) -> AsyncIterator[Watch]:
+        """Watch a stored turn, whichever gateway accepted it: from its beginning, or from behind a position.
+
+        What it has said so far is shown, or on its way, once inside, and nothing that follows is missed.
+
+        Raises:
+            KitemeshError: The answer does not go on where the client is, or that is not kept any more (`stream.gap`).
+            Unavailable: The bus does not answer.
+
+        """
+        if position is not None:
+            sink.go_on()
+        watch = self.open(turn, sink, position=position)
+        if isinstance(watch.shown, Followed):
+            watch.backlog = Backlog()
         try:
-            await self._bus.barrier()
-            yield watch
+            async with self._interest.in_turn(turn.turn):
+                if watch.backlog is None:
+                    self.look(watch)
+                else:
+                    await self._catching_up.replay(watch)
+                yield watch
         finally:
             self.close(watch)
-            await subscription.stop()
 
     def look(self, watch: Watch) -> None:
         """Look for the turn in the store now: what it said may have been said before anybody listened."""
@@ -113,6 +130,7 @@ class Relay:
             self._open[turn] = left
         else:
             del self._open[turn]
+        self._catching_up.stop(watch)
         return True
 
     def withdraw(self, watch: Watch, reason: str) -> None:
@@ -121,10 +139,18 @@ class Relay:
             self.withdrawals.add(watch.turn, reason, disconnect=True)
 
     def withdraw_all(self, error: ErrorInfo) -> None:
-        """End every open turn from here with an explicit error."""
+        """End every open turn from here with an explicit error; a durable one goes on, and its stream elsewhere."""
         for watch in self.watches():
-            self.withdraw(watch, error.message)
-            watch.sink.fail(watch.place_after(), error, has_acted=watch.has_acted())
+            if watch.turn.durable and watch.turn.stream:
+                self.send_away(watch, error, retry_ms=round((error.retry_after_s or 0) * 1000))
+            else:
+                self.withdraw(watch, error.message)
+                watch.sink.fail(watch.place_after(), error, has_acted=watch.has_acted())
+
+    def send_away(self, watch: Watch, error: ErrorInfo, *, retry_ms: int) -> None:
+        """Stop watching a durable turn whose client is to come back elsewhere."""
+        if self.close(watch):
+            watch.sink.send_away(watch.place_after(), error, retry_ms=retry_ms)
 
     def cancel(self, watch: Watch, reason: str) -> None:
         """Have a turn stopped, whatever its client wants; its closing event tells the client."""
@@ -176,28 +202,21 @@ class Relay:
     async def _look(self, watch: Watch) -> None:
         turn = watch.turn
         try:
-            found = await self._turns.get(turn.tenant, turn.turn)
-            ended = ended_from(found) if isinstance(found, TurnRecord) else await self._held(found, turn.after_step)
+            found = await self._finding.find(turn.tenant, turn.turn, after_step=watch.after_step)
         except KitemeshError as exc:
             log.warning("turn.not_looked_up", turn=turn.turn, code=exc.code)
         else:
-            if ended is not None and watch.ended is None and self._is_open(watch):
-                log.info("turn.found", turn=turn.turn)
-                watch.on_found(ended)
-                self._settle(watch)
-            elif found is not None:
+            if found is None:
+                return
+            if found.ended is None:
                 watch.on_found_live()
+            elif watch.ended is None and self._is_open(watch):
+                log.info("turn.found", turn=turn.turn)
+                watch.on_found(found.ended)
+                if watch.backlog is None:
+                    self._settle(watch)
         finally:
             watch.looking = False
-
-    async def _held(self, found: LiveTurn | None, after_step: int) -> TurnEnded | None:
-        """Return the closing event of a turn that waits for a person, on a step behind `after_step`."""
-        if found is None or found.status != "held" or found.hold is None:
-            return None
-        hold = await self._holds.get(found.tenant, found.hold)
-        if hold is None or hold.status != "open" or hold.step <= after_step:
-            return None
-        return held_from(found, hold)
 
     def _is_open(self, watch: Watch) -> bool:
         return watch in self._open.get(watch.turn.turn, ())
@@ -220,47 +239,41 @@ class Relay:
             return
         for watch in watches:
             if isinstance(message, Parcel):
-                self._fetch(watch, step, attempt, payload)
+                self._fetching.fetch(watch, step, attempt, payload)
             else:
+                self._take(watch, step, attempt, message)
+
+    def _on_captured(self, subject: str, payload: bytes) -> None:
+        """Take a frame of a durable turn: those are captured, and nothing else is."""
+        try:
+            _, turn, step, attempt = subjects.parse_out(subject)
+            watches = self._open.get(turn)
+            if watches is None:
+                return
+            message = decode(RELAYED, payload)
+        except ContractViolation as exc:
+            log.warning("frame.refused", reason=exc.message)
+            return
+        if isinstance(message, Frame):
+            for watch in watches:
                 self._take(watch, step, attempt, message)
 
     def _take(self, watch: Watch, step: int, attempt: int, message: Frame | TurnEnded) -> None:
         try:
             if isinstance(message, Frame):
                 self._relayed += 1
-                settled = watch.on_frame(step, attempt, message)
+                following: Next | None = watch.on_frame(step, attempt, message)
             else:
-                settled = watch.on_ended(message, self._clock.monotonic())
-            if settled:
+                following = watch.on_ended(message, self._clock.monotonic())
+            if following == "settle":
                 self._settle(watch)
+            elif following == "catch_up":
+                log.info("stream.repairing", turn=watch.turn.turn, step=step, attempt=attempt)
+                self._catching_up.repair(watch)
         except Exception:
             # The read loop serves everybody: one broken turn must not end it.
             log.exception("turn.crashed", turn=watch.turn.turn)
-            self._give_up(watch, _CRASHED)
-
-    def _fetch(self, watch: Watch, step: int, attempt: int, payload: bytes) -> None:
-        async def fetch() -> None:
-            give_up_at_s = self._clock.monotonic() + FETCH_S
-            while self._is_open(watch):
-                try:
-                    message: Frame | TurnEnded = await self._parcels.unpack(RELAYED, payload)
-                except Unavailable as exc:
-                    log.warning("parcel.delayed", turn=watch.turn.turn, code=exc.code)
-                    if self._clock.monotonic() >= give_up_at_s:
-                        self._give_up(watch, LOST)
-                    else:
-                        await asyncio.sleep(FETCH_AGAIN_S)
-                except KitemeshError as exc:
-                    log.warning("parcel.lost", turn=watch.turn.turn, code=exc.code)
-                    self._give_up(watch, LOST)
-                else:
-                    if self._is_open(watch):
-                        self._take(watch, step, attempt, message)
-                    return
-
-        task = asyncio.create_task(fetch(), name="parcel")
-        self._fetches.add(task)
-        task.add_done_callback(self._fetches.discard)
+            self._give_up(watch, CRASHED)
 
     def _settle(self, watch: Watch) -> None:
         """End a watch with its turn's closing event."""
@@ -277,12 +290,12 @@ class Relay:
             return
         if watch.shown.broken:
             FRAMES_LOST.inc()
-        rest = watch.shown.rest(ended)
-        if rest is None:
+        if not watch.finish(ended):
             log.warning("turn.diverged", turn=watch.turn.turn, attempt=ended.attempt)
-            watch.sink.fail(watch.place_after(), LOST, has_acted=watch.has_acted())
-        else:
-            watch.sink.end(ended, rest)
+            error = gap(watch.turn.turn) if isinstance(watch.shown, Followed) else LOST
+            watch.sink.fail(watch.place_after(), error, has_acted=watch.has_acted())
+        elif watch.turn.stream and watch.ended_s:
+            _RELAY.observe(self._clock.monotonic() - watch.ended_s)
 
     def _give_up(self, watch: Watch, error: ErrorInfo) -> None:
         log.warning("turn.given_up", turn=watch.turn.turn, code=error.code)

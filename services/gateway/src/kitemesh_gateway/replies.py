@@ -12,10 +12,15 @@ from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_contracts.headers import SERVER_TIMING
 from kitemesh_gateway.dialects.base import JSON, Encoder, Place, Rest
 from kitemesh_gateway.exchange import Exchange
+from kitemesh_gateway.following import Pieces
+from kitemesh_gateway.hops import hops_of, server_timing
 from kitemesh_gateway.sse import Streams
 from kitemesh_gateway.watches import Sink, TurnFailed
 from kitemesh_runtime.failpoints import reach
-from kitemesh_runtime.metrics import FIRST_EVENT
+from kitemesh_runtime.metrics import FIRST_EVENT, HOP
+
+_MS: Final = 1000
+_GATEWAY, _RELAY = HOP.labels("gateway"), HOP.labels("relay")
 
 Run = Callable[[Sink], AbstractAsyncContextManager[None]]
 """Has a turn answer to a sink while inside; entering it may raise a refusal."""
@@ -27,16 +32,29 @@ class Whole:
     def __init__(self) -> None:
         self._done: asyncio.Future[TurnEnded | TurnFailed] = asyncio.get_running_loop().create_future()
 
-    def show(self, place: Place, items: tuple[Delta, ...]) -> None:
+    def go_on(self) -> None:
+        """Begin, as any answer in one piece does, at the beginning."""
+
+    def show(self, place: Place, items: tuple[Delta, ...], seen: int = 0) -> None:
         """Ignore what the closing event repeats."""
 
-    def end(self, ended: TurnEnded, rest: tuple[Rest, ...]) -> None:  # noqa: ARG002  the closing event has it all
+    def show_all(self, pieces: Pieces) -> None:
+        """Ignore what the closing event repeats."""
+
+    async def room(self) -> None:
+        """Return: nothing is sent before the end."""
+
+    def end(self, ended: TurnEnded, rest: tuple[Rest, ...], seen: int = 0) -> None:  # noqa: ARG002  it has it all
         """Take the answer."""
         self._finish(ended)
 
     def fail(self, place: Place, error: ErrorInfo, *, has_acted: bool) -> None:  # noqa: ARG002  nothing was shown
         """Take the failure."""
         self._finish(TurnFailed(error, has_acted=has_acted))
+
+    def send_away(self, place: Place, error: ErrorInfo, *, retry_ms: int) -> None:  # noqa: ARG002  a status has no ids
+        """Take it as the failure that it is for whoever asked for one piece."""
+        self._finish(TurnFailed(error))
 
     async def answer(self) -> TurnEnded:
         """Return the closing event.
@@ -67,9 +85,15 @@ class Replies:
         async with run(sink):
             accepted_ms = exchange.elapsed_ms()
             ended = await sink.answer()
+            ended_ms = exchange.elapsed_ms()
         await reach("gw.before_first_byte")
-        headers = {SERVER_TIMING: _timing(accepted_ms, exchange.elapsed_ms(), ended)}
-        return exchange.respond(encoder.whole(ended), JSON, headers=headers)
+        body = encoder.whole(ended)
+        total_ms = exchange.elapsed_ms()
+        relay_ms = total_ms - ended_ms
+        _GATEWAY.observe(accepted_ms / _MS)
+        _RELAY.observe(relay_ms / _MS)
+        hops = {"gateway": accepted_ms, **hops_of(ended), "relay": relay_ms, "total": total_ms}
+        return exchange.respond(body, JSON, headers={SERVER_TIMING: server_timing(hops)})
 
     async def stream(
         self, exchange: Exchange, encoder: Encoder, run: Run, *, opens_at_once: bool = False
@@ -87,26 +111,18 @@ class Replies:
         try:
             async with run(stream):
                 accepted_ms = exchange.elapsed_ms()
-                timing = f"gateway;dur={accepted_ms:.1f}"
+                _GATEWAY.observe(accepted_ms / _MS)
+                hops = {"gateway": accepted_ms}
                 if not opens_at_once:
                     await stream.first()
                     await reach("gw.before_first_byte")
                     first_ms = exchange.elapsed_ms()
-                    FIRST_EVENT.observe(first_ms / 1000)
-                    timing += f", first;dur={first_ms:.1f}"
+                    FIRST_EVENT.observe(first_ms / _MS)
+                    hops["first"] = first_ms
                 headers = exchange.headers(exchange.dialect.stream_headers)
-                headers[SERVER_TIMING] = timing
+                headers[SERVER_TIMING] = server_timing(hops)
                 response = web.StreamResponse(headers=headers)
                 await self._streams.serve(stream, exchange.request, response)
         finally:
             self._streams.close(stream)
         return response
-
-
-def _timing(accepted_ms: float, total_ms: float, ended: TurnEnded) -> str:
-    """Say where the time went: until the turn was accepted, in the model queue, provider and store, altogether."""
-    timings = ended.timings
-    return (
-        f"gateway;dur={accepted_ms:.1f}, queue;dur={timings.queued_ms:.1f}, "
-        f"provider;dur={timings.total_ms:.1f}, store;dur={ended.store_ms:.1f}, total;dur={total_ms:.1f}"
-    )

@@ -3,14 +3,13 @@
 The turn is durable: it goes on whether its client stays or not, and whichever gateway held it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
 from aiohttp import web
 
-from kitemesh_contracts.errors import BadRequest, ErrorCode
 from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID
 from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway import strict_json
@@ -20,10 +19,11 @@ from kitemesh_gateway.deciding import Answer, Audience, Deciding, approval_unkno
 from kitemesh_gateway.dialects.base import Facts, Mistake, Mistakes
 from kitemesh_gateway.dialects.completions_resume import Resumption, parse_resumption
 from kitemesh_gateway.exchange import Exchange
+from kitemesh_gateway.idempotency import read_key
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
-from kitemesh_gateway.watches import Sink, Watch, Watched
+from kitemesh_gateway.watches import Sink, Watched
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.execution_stores import Hold, Holds
 
@@ -36,6 +36,7 @@ class Resume:
         budget_s: How long the rest of a turn is waited for.
         max_body_bytes: Largest body.
         body_timeout_s: How long a body may take.
+        reattach: Answers a request that carries `Last-Event-ID`.
 
     """
 
@@ -53,6 +54,7 @@ class Resume:
         budget_s: float,
         max_body_bytes: int,
         body_timeout_s: float,
+        reattach: Callable[[Exchange], Awaitable[web.StreamResponse]],
     ) -> None:
         self._authenticator: Final = authenticator
         self._holds: Final = holds
@@ -65,16 +67,18 @@ class Resume:
         self._budget_s: Final = budget_s
         self._max_body_bytes: Final = max_body_bytes
         self._body_timeout_s: Final = body_timeout_s
+        self._reattach: Final = reattach
 
     async def handle(self, exchange: Exchange) -> web.StreamResponse:
         """Decide a hold and answer with what its turn says after it."""
         request = exchange.request
+        if LAST_EVENT_ID in request.headers:
+            return await self._reattach(exchange)
         check_headers(request, self._max_body_bytes)
         principal = await self._authenticator.identify(request.headers.getall("Authorization", ()))
         exchange.principal = principal
-        for header in (IDEMPOTENCY_KEY, LAST_EVENT_ID):
-            if header in request.headers:
-                raise BadRequest(ErrorCode.REQUEST_UNSUPPORTED, f"The header {header} is not supported yet")
+        # The same decision is made once and answered in the same way whatever its key, so a key need only be one.
+        read_key(request.headers.getall(IDEMPOTENCY_KEY, ()))
         body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
         asked = parse_resumption(strict_json.decode(body))
         hold = await self._holds.get(principal.tenant, asked.approval)
@@ -91,6 +95,8 @@ class Resume:
                 label=exchange.request_id,
                 conversation=hold.conversation,
                 include_usage=asked.include_usage,
+                resumable=True,
+                after_step=hold.step,
             )
         )
         run = partial(self._resumed, exchange, principal, asked, hold)
@@ -103,12 +109,12 @@ class Resume:
         self, exchange: Exchange, principal: Principal, asked: Resumption, hold: Hold, sink: Sink
     ) -> AsyncIterator[None]:
         """Decide the hold, and have the rest of its turn told to the sink while inside."""
-        watches: list[Watch] = []
         async with AsyncExitStack() as stack:
 
             async def attach(valid: Hold) -> None:
+                # What follows a hold that was decided before is told from its beginning.
                 exchange.turn, exchange.conversation = valid.turn, valid.conversation or ""
-                watches.append(await stack.enter_async_context(self._relay.attached(self._watched(asked, valid), sink)))
+                await stack.enter_async_context(self._relay.attached(self._watched(asked, valid), sink))
 
             await self._deciding.decide(
                 principal,
@@ -119,9 +125,6 @@ class Resume:
                 audience=Audience(self._replica, asked.stream),
                 attach=attach,
             )
-            # Decided before, the turn may have ended before anybody listened here.
-            for watch in watches:
-                self._relay.look(watch)
             yield
 
     def _watched(self, asked: Resumption, hold: Hold) -> Watched:

@@ -12,12 +12,16 @@ from aiohttp import HttpVersion11, web
 from kitemesh_contracts.deltas import Delta, TurnEnded
 from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_gateway.dialects.base import Encoder, Place, Rest
+from kitemesh_gateway.following import ALL, Pieces
 from kitemesh_gateway.outflow import TICK_S, Outflow, Stragglers
 from kitemesh_gateway.watches import TurnFailed
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.metrics import STREAMS_OPEN
 
 PING: Final = b": ping\n\n"
+_EVENT_END: Final = b"\n\n"
+ROOM_AGAIN_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
+"""Before looking again whether a client has taken what it was sent; the last one over and over."""
 
 
 class Stream:
@@ -36,6 +40,7 @@ class Stream:
         "_failure",
         "_first",
         "_has_acted",
+        "_joined",
         "_kept",
         "_max_unsent",
         "_outflow",
@@ -56,6 +61,7 @@ class Stream:
         self._max_unsent: Final = max_unsent_bytes
         self._first: asyncio.Future[None] = loop.create_future()
         self._done: asyncio.Future[None] = loop.create_future()
+        self._joined: asyncio.Future[None] = loop.create_future()
         self._kept = b""
         self._failure: tuple[Place, ErrorInfo] | None = None
         self._has_acted = False
@@ -67,9 +73,16 @@ class Stream:
 
     # The relay's side
 
-    def show(self, place: Place, items: tuple[Delta, ...]) -> None:
-        """Send the events of one frame."""
+    def go_on(self) -> None:
+        """Take it that the client has the events that open a stream."""
+        self._started = True
+        self._encoder.start()
+
+    def show(self, place: Place, items: tuple[Delta, ...], seen: int = 0) -> None:
+        """Send the events of one frame, but for the first ones, which the client has."""
         data = self._encoder.delta(place, items)
+        if seen:
+            data = _behind(data, seen)
         if not data:
             return
         if not self._started:
@@ -77,13 +90,46 @@ class Stream:
             data = self._encoder.start() + data
         self._send(data)
 
-    def end(self, ended: TurnEnded, rest: tuple[Rest, ...]) -> None:
-        """Send what is missing and the end."""
-        data = self._encoder.end(ended, rest)
+    def show_all(self, pieces: Pieces) -> None:
+        """Send the events of many frames in one piece."""
+        delta = self._encoder.delta
+        events = [_behind(delta(place, items), seen) if seen else delta(place, items) for place, items, seen in pieces]
+        data = b"".join(events)
+        if not data:
+            return
         if not self._started:
             self._started = True
             data = self._encoder.start() + data
         self._send(data)
+
+    async def room(self) -> None:
+        """Return when no more waits than half of what may, or nothing ever will again."""
+        most = self._max_unsent // 2
+        if self._outflow is None and len(self._kept) > most:
+            await self._joined
+        # What was written in this turn of the loop may leave at its end.
+        await asyncio.sleep(0)
+        outflow, looks = self._outflow, 0
+        while outflow is not None and not outflow.has_room(most):
+            await asyncio.sleep(ROOM_AGAIN_S[min(looks, len(ROOM_AGAIN_S) - 1)])
+            looks += 1
+
+    def end(self, ended: TurnEnded, rest: tuple[Rest, ...], seen: int = 0) -> None:
+        """Send what is missing and the end, but for the first events, which the client has."""
+        data = self._encoder.end(ended, rest)
+        if seen:
+            data = _behind(data, seen)
+        if not self._started:
+            self._started = True
+            data = self._encoder.start() + data
+        if data:
+            self._send(data)
+        self._finish()
+
+    def send_away(self, place: Place, error: ErrorInfo, *, retry_ms: int) -> None:
+        """Have the client ask again: the answer goes on, and its last event's id says where."""
+        self.failed = True
+        self._send(b"retry: %d\n" % retry_ms + self._encoder.error(place, error, self._request_id))
         self._finish()
 
     def fail(self, place: Place, error: ErrorInfo, *, has_acted: bool) -> None:
@@ -115,6 +161,8 @@ class Stream:
         self._chunked = chunked
         self._quiet_since_s = now_s
         kept, self._kept = self._kept, b""
+        if not self._joined.done():
+            self._joined.set_result(None)
         if self._failure is not None:
             # It arrived between the decision to send the status line and now.
             kept += self._encoder.error(*self._failure, self._request_id)
@@ -175,6 +223,18 @@ class Stream:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         outflow.written += len(data)
         transport.write(data)
+
+
+def _behind(data: bytes, seen: int) -> bytes:
+    """Return the events behind the first `seen` ones."""
+    if seen >= ALL:
+        return b""
+    begin = 0
+    for _ in range(seen):
+        begin = data.find(_EVENT_END, begin) + len(_EVENT_END)
+        if begin < len(_EVENT_END):
+            return b""
+    return data[begin:]
 
 
 class Streams:

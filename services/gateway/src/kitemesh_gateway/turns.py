@@ -11,17 +11,11 @@ from typing import Final
 import structlog
 
 from kitemesh_contracts import subjects
-from kitemesh_contracts.commands import Route, StartTurn
-from kitemesh_contracts.errors import (
-    BadRequest,
-    Busy,
-    ErrorCode,
-    NotFound,
-    Unavailable,
-)
+from kitemesh_contracts.commands import Mode, Route, StartTurn
+from kitemesh_contracts.errors import Busy, ErrorCode, NotFound, Unavailable
 from kitemesh_contracts.headers import start_msg_id
 from kitemesh_gateway.auth import Principal
-from kitemesh_gateway.dialects.base import Mistake, Mistakes, TurnRequest
+from kitemesh_gateway.dialects.base import Mistake, Mistakes, TurnRequest, WantedMode
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.watches import Sink, Watch, Watched
 from kitemesh_runtime.bus import Bus
@@ -95,7 +89,7 @@ class Turns:
 
         Raises:
             NotFound: The model does not exist, or not for this principal.
-            BadRequest: Its agent wants what this version does not do, or the request's tools do not fit the agent's.
+            BadRequest: The request's tools do not fit the agent's.
 
         """
         catalog = self._catalog.current
@@ -106,13 +100,37 @@ class Turns:
         if not principal.allows(request.model):
             raise model_unknown(request.model)
         agent = None if route.agent is None else catalog.agents[route.agent]
-        if agent is not None and agent.mode == "durable":
-            raise BadRequest(ErrorCode.REQUEST_UNSUPPORTED, "The agent's mode, durable, is not supported yet")
         _check_tools(request, () if agent is None else agent.tools)
         return route
 
-    def accept(self, principal: Principal, request: TurnRequest, route: Route) -> StartTurn:
+    def mode(self, wanted: WantedMode, route: Route, *, keyed: bool) -> Mode:
+        """Say how a request runs; one with an idempotency key is always durable."""
+        if keyed or wanted == "durable":
+            return "durable"
+        agent = None if wanted == "classic" or route.agent is None else self._catalog.current.agents.get(route.agent)
+        return "classic" if agent is None else agent.mode
+
+    def accept(
+        self,
+        principal: Principal,
+        request: TurnRequest,
+        route: Route,
+        *,
+        mode: Mode = "classic",
+        request_id: str = "",
+        dialect: str = "",
+    ) -> StartTurn:
         """Make a turn of a request, unless it would only fail.
+
+        A durable one keeps all that its answer says of it, so that any gateway can say it again.
+
+        Args:
+            principal: Who asks.
+            request: What for.
+            route: Where it is answered.
+            mode: How it runs.
+            request_id: The HTTP request's.
+            dialect: What the client speaks.
 
         Raises:
             Unavailable: The store is known to be down.
@@ -125,13 +143,13 @@ class Turns:
             turn=self._clock.new_id(),
             tenant=principal.tenant,
             gateway=self._replica,
-            mode="classic",
+            mode=mode,
             route=route,
             input=request.messages,
             accepted_at_ms=self._clock.now_ms(),
             budget_s=self._budget_s,
             key=principal.key,
-            request=request.label,
+            request=request_id if mode == "durable" and request.label is None else request.label,
             conversation=self._clock.new_id() if fresh else request.conversation,
             fresh=fresh,
             sampling=request.sampling,
@@ -139,6 +157,8 @@ class Turns:
             tools=request.tools,
             tool_choice=request.tool_choice,
             parallel_calls=request.parallel_calls,
+            dialect=dialect if mode == "durable" else "",
+            include_usage=mode == "durable" and request.include_usage,
         )
 
     def admit(self) -> None:
@@ -157,7 +177,7 @@ class Turns:
 
     @asynccontextmanager
     async def running(self, start: StartTurn, sink: Sink) -> AsyncIterator[None]:
-        """Run a turn while inside; one that still runs at the end is stopped.
+        """Run a classic turn while inside; one that still runs at the end is stopped.
 
         Raises:
             Busy: The queue is full; nothing was run.
@@ -171,16 +191,16 @@ class Turns:
             self._relay.withdraw(watch, CLIENT_GONE)
 
     async def begin(self, start: StartTurn, sink: Sink) -> Watch:
-        """Watch a turn and hand it to the cluster.
+        """Watch a classic turn and hand it to the cluster.
 
         Raises:
             Busy: The queue is full; nothing was run.
             Unavailable: The bus or the store did not answer in time; the turn is withdrawn in case it began.
 
         """
-        watch = self._relay.open(self._watched(start), sink)
+        watch = self._relay.open(self.watched(start), sink)
         try:
-            await guard("gw.after_publish", self._publish(start))
+            await guard("gw.after_publish", self.publish(start))
             await reach("gw.after_publish")
         except Busy:
             self._relay.close(watch)
@@ -222,7 +242,8 @@ class Turns:
         if failed:
             log.warning("lock.not_renewed", turns=len(failed), reason=str(failed[0]))
 
-    def _watched(self, start: StartTurn) -> Watched:
+    def watched(self, start: StartTurn) -> Watched:
+        """Say what watching a turn of this gateway's comes to."""
         agent = self._catalog.current.agents.get(start.route.agent or "")
         return Watched(
             turn=start.turn,
@@ -232,10 +253,18 @@ class Turns:
             conversation=start.conversation,
             fresh=start.fresh,
             acts=agent is not None and bool(agent.tools),
+            durable=start.mode == "durable",
             model=start.route.requested,
         )
 
-    async def _publish(self, start: StartTurn) -> None:
+    async def publish(self, start: StartTurn) -> None:
+        """Publish a turn's start.
+
+        Raises:
+            Busy: The queue is full.
+            Unavailable: It may be published or not.
+
+        """
         payload = pack_small(start)
         left_s = PUBLISH_S
         if payload is None:

@@ -11,14 +11,17 @@ from msgspec.structs import replace
 from kitemesh_contracts.deltas import Delta, Frame, TurnEnded
 from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo, KitemeshError
 from kitemesh_gateway.attempts import Shown
+from kitemesh_gateway.backlog import Backlog
 from kitemesh_gateway.dialects.base import Place, Rest
+from kitemesh_gateway.following import Followed, Pieces
+from kitemesh_gateway.positions import Position
 
 SETTLE_S: Final = 1.0
 """How long the closing event waits for frames that it overtook."""
 LOOK_S: Final = 15.0
 """Silence after which the stored turn is looked for."""
-LOOK_DURABLE_S: Final = 2.0
-"""The same for a turn that somebody else may have had go on: its events may then go to nobody."""
+LOOK_DURABLE_S: Final = (2.0, 4.0, 8.0, LOOK_S)
+"""The same for a turn that somebody else may have had go on, and whose events may go to nobody: each time longer."""
 LOST_S: Final = 45.0
 """Silence after which a turn that somebody worked on, or whose closing event may be gone, is given up."""
 BUDGET_MARGIN_S: Final = 5.0
@@ -38,6 +41,17 @@ Not so when the store is down: the closing event may then stand for one that was
 """
 
 Due = Literal["settle", "look", "timed_out", "lost"]
+Next = Literal["settle", "catch_up"]
+"""What a message leads to: the end, or reading again what came before it."""
+
+
+def gap(turn: str) -> ErrorInfo:
+    """Say that a stream cannot go on where its client is."""
+    message = (
+        f"The stream of execution {turn} cannot go on where it was left: its answer goes on differently, or that part "
+        f"of it is not kept any more; GET /v1/executions/{turn} shows what became of it"
+    )
+    return ErrorInfo(code=ErrorCode.STREAM_GAP, message=message)
 
 
 class TurnFailed(KitemeshError):
@@ -93,14 +107,26 @@ class Watched(Struct, frozen=True, kw_only=True):
 class Sink(Protocol):
     """Where a turn's answer goes. Called in the read loop: it neither blocks nor raises."""
 
-    def show(self, place: Place, items: tuple[Delta, ...]) -> None:
-        """Show more."""
+    def go_on(self) -> None:
+        """Take it that the client has the beginning; called before anything else."""
 
-    def end(self, ended: TurnEnded, rest: tuple[Rest, ...]) -> None:
-        """Complete the answer; `rest` is the text that was not shown."""
+    def show(self, place: Place, items: tuple[Delta, ...], seen: int = 0) -> None:
+        """Show more, but for the first events, which the client has `seen`."""
+
+    def show_all(self, pieces: Pieces) -> None:
+        """Show much more at once."""
+
+    async def room(self) -> None:
+        """Return when the client has taken most of what was shown."""
+
+    def end(self, ended: TurnEnded, rest: tuple[Rest, ...], seen: int = 0) -> None:
+        """Complete the answer; `rest` is the text that was not shown. Without it, the client may have `seen` some."""
 
     def fail(self, place: Place, error: ErrorInfo, *, has_acted: bool) -> None:
         """Say that there is no complete answer; `has_acted`: a retry may run a tool once more."""
+
+    def send_away(self, place: Place, error: ErrorInfo, *, retry_ms: int) -> None:
+        """Say that the answer goes on elsewhere, for who asks again after `retry_ms`."""
 
 
 class Watch:
@@ -108,7 +134,9 @@ class Watch:
 
     Attributes:
         deadline_s: When it is ended from here, whatever happens.
+        backlog: What waits while something before it is read; `None` when nothing is.
         ended: The closing event, without what came before this answer.
+        ended_s: When it came; 0 if it did not, or was found in the store.
         looking: The stored turn is being looked for at this moment.
         renewed_s: When the lock of its conversation was last renewed, or taken.
 
@@ -121,11 +149,16 @@ class Watch:
         "_lives",
         "_look_s",
         "_looked_at_s",
+        "_looks",
         "_missed",
         "_settle_at_s",
         "_worked_on",
+        "after_step",
+        "backlog",
         "deadline_s",
         "ended",
+        "ended_s",
+        "followed",
         "looking",
         "renewed_s",
         "shown",
@@ -133,37 +166,62 @@ class Watch:
         "turn",
     )
 
-    def __init__(self, turn: Watched, sink: Sink, now_s: float) -> None:
+    def __init__(self, turn: Watched, sink: Sink, now_s: float, position: Position | None = None) -> None:
         self.turn: Final = turn
         self.sink: Final = sink
-        self.shown: Final = Shown(turn.after_step)
+        self.shown: Final = Followed(turn.after_step, position) if turn.durable and turn.stream else Shown()
+        self.after_step: Final = max(turn.after_step, self.shown.step)
+        self.backlog: Backlog | None = None
         self.ended: TurnEnded | None = None
+        self.ended_s = 0.0
         self.looking = False
         self.deadline_s: Final = now_s + turn.budget_s + BUDGET_MARGIN_S
         self.renewed_s = now_s
         self._heard = self._worked_on = self._missed = self._cut_off = False
         self._lives = turn.durable
-        self._look_s: Final = LOOK_DURABLE_S if turn.durable else LOOK_S
+        self._look_s: Final = LOOK_DURABLE_S if turn.durable else (LOOK_S,)
+        self._looks = 0
         self._heard_at_s = self._looked_at_s = now_s
         self._settle_at_s = 0.0
 
-    def on_frame(self, step: int, attempt: int, frame: Frame) -> bool:
-        """Take a frame; tell whether the turn can be settled now."""
+    def on_frame(self, step: int, attempt: int, frame: Frame) -> Next | None:
+        """Take a frame; say what it leads to."""
         self._heard = self._worked_on = True
-        items = self.shown.take(step, attempt, frame)
-        if items:
-            self.sink.show(Place(step, attempt, frame.n), items)
-        return self.ended is not None and not self.shown.awaits(self.ended)
+        shown = self.shown
+        if isinstance(shown, Shown):
+            items = shown.take(step, attempt, frame) if self.turn.stream else ()
+            if items:
+                self.sink.show(Place(step, attempt, frame.n), items)
+        elif self.backlog is not None:
+            self.backlog.add(step, attempt, frame)
+            return None
+        else:
+            pieces = shown.take(step, attempt, frame)
+            if pieces is None:
+                self.backlog = Backlog()
+                self.backlog.add(step, attempt, frame)
+                return "catch_up"
+            for piece in pieces:
+                self.sink.show(*piece)
+                self._looks = 0
+        return self.next()
 
-    def on_ended(self, ended: TurnEnded, now_s: float) -> bool:
-        """Take the closing event; tell whether the turn can be settled now."""
+    def on_ended(self, ended: TurnEnded, now_s: float) -> Next | None:
+        """Take the closing event; say what it leads to."""
         if self.ended is None:
-            if ended.outcome == "held" and ended.step <= self.turn.after_step:
+            if ended.outcome == "held" and ended.step <= self.after_step:
                 # Of the hold that was answered: it came late, or once more.
-                return False
+                return None
             self.ended = self._of_this_answer(ended)
+            self.ended_s = now_s
             self._settle_at_s = now_s + SETTLE_S
-        return not (self.turn.stream and self.shown.awaits(self.ended))
+        return self.next()
+
+    def next(self) -> Next | None:
+        """Say whether the turn can be settled now."""
+        if self.ended is None or self.backlog is not None:
+            return None
+        return None if self.turn.stream and self.shown.awaits(self.ended) else "settle"
 
     def on_found(self, ended: TurnEnded) -> None:
         """Take the closing event as the store tells it."""
@@ -179,7 +237,7 @@ class Watch:
 
     def due(self, now_s: float) -> Due | None:
         """Say what is to be done now; called at every tick."""
-        if self.ended is not None:
+        if self.ended is not None and (self.backlog is None or now_s >= self.deadline_s):
             return "settle" if now_s >= self._settle_at_s else None
         if now_s >= self.deadline_s:
             return "timed_out"
@@ -188,16 +246,17 @@ class Watch:
             self._heard = False
             self._heard_at_s = now_s
         kept = self.turn.is_kept
-        if kept and not self.looking and (self._missed or now_s >= self._last_sign_s() + self._look_s):
+        if kept and not self.looking and (self._missed or now_s >= self._next_look_s()):
             self._missed = False
             self._looked_at_s = now_s
+            self._looks += 1
             return "look"
         mortal = not self._lives and (self._worked_on or (self._cut_off and not kept))
         return "lost" if mortal and now_s >= self._heard_at_s + LOST_S else None
 
     def has_acted(self) -> bool:
         """Tell whether a tool has run; what is not known of a turn with tools counts as yes."""
-        if self.turn.after_step:
+        if self.after_step:
             return True
         ended = self.ended
         if ended is None:
@@ -210,8 +269,26 @@ class Watch:
         """Return the place that follows what was shown."""
         return Place(self.shown.step, self.shown.attempt, self.shown.last + 1)
 
-    def _last_sign_s(self) -> float:
-        return max(self._heard_at_s, self._looked_at_s)
+    def finish(self, ended: TurnEnded) -> bool:
+        """Complete the answer; `False` when what was shown is not how it begins."""
+        shown = self.shown
+        if isinstance(shown, Shown):
+            rest = shown.rest(ended)
+            if rest is None:
+                return False
+            self.sink.end(ended, rest)
+            return True
+        completed = shown.rest(ended)
+        if completed is None:
+            return False
+        silent, rests = completed
+        self.sink.show_all(silent)
+        self.sink.end(ended, rests, 0 if rests else shown.seen_of(ended))
+        return True
+
+    def _next_look_s(self) -> float:
+        waits_s = self._look_s
+        return max(self._heard_at_s, self._looked_at_s) + waits_s[min(self._looks, len(waits_s) - 1)]
 
     def _of_this_answer(self, ended: TurnEnded) -> TurnEnded:
         after = self.turn.after_step
@@ -221,4 +298,4 @@ class Watch:
         if ended.step > after:
             return replace(ended, earlier=earlier)
         # Its calls are news, its text is not.
-        return replace(ended, earlier=(), text="", reasoning="", last=0)
+        return replace(ended, earlier=(), text="", reasoning="")

@@ -5,7 +5,8 @@ any gateway.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
+from zlib import crc32
 
 from msgspec import Struct
 
@@ -35,6 +36,9 @@ FINAL: Final = frozenset(
 
 MAX_MISTAKES_SHOWN: Final = 20
 
+WantedMode = Literal["auto", "classic", "durable"]
+"""`auto`: as the agent says, which is classic where none says anything."""
+
 
 class TurnRequest(Struct, frozen=True, kw_only=True):
     """What a client asked for, free of its dialect.
@@ -63,6 +67,7 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: str = "auto"
     parallel_calls: bool | None = None
+    mode: WantedMode = "auto"
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -71,6 +76,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     Attributes:
         created_s: When the turn was accepted, epoch seconds.
         label: The client's own name for the request, else the request id.
+        resumable: The ids of its events say what was shown, and errors have none: see `Tally`.
+        after_step: The answer begins behind this step.
 
     """
 
@@ -80,6 +87,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     label: str
     conversation: str | None
     include_usage: bool
+    resumable: bool = False
+    after_step: int = 0
 
 
 class Place(NamedTuple):
@@ -97,8 +106,56 @@ class Rest(NamedTuple):
     items: tuple[Delta, ...]
 
 
+_NOTHING_SHOWN: Final = b".0-00000000"
+
+
+class Tally:
+    """What a stream has shown of its current step, as the ids of a resumable stream's events say it.
+
+    A client that comes back is shown what follows its last id, so each event is counted before its id is written. What
+    closes a stream goes behind the step's last frame: text that was missing under `last + 1`, all the rest under
+    `last + 2`. The error that ends a stream has no id: it was not reached, and the one before it is to stay.
+    """
+
+    __slots__ = ("_reasoning", "_reasoning_crc", "_step", "_text", "_text_crc")
+
+    def __init__(self) -> None:
+        self._step = self._text = self._text_crc = self._reasoning = self._reasoning_crc = 0
+
+    def add_text(self, step: int, text: str) -> None:
+        """Count answer text that an event shows."""
+        if step != self._step:
+            self._begin(step)
+        self._text += len(text)
+        self._text_crc = crc32(text.encode(), self._text_crc)
+
+    def add_reasoning(self, step: int, text: str) -> None:
+        """Count reasoning that an event shows."""
+        if step != self._step:
+            self._begin(step)
+        self._reasoning += len(text)
+        self._reasoning_crc = crc32(text.encode(), self._reasoning_crc)
+
+    def tail(self, step: int) -> bytes:
+        """Return what the id of an event of a step ends with."""
+        if step != self._step:
+            # The event that opens a stream may be encoded after the first text is counted.
+            return _NOTHING_SHOWN
+        if self._reasoning:
+            return b".%d-%08x.%d-%08x" % (self._text, self._text_crc, self._reasoning, self._reasoning_crc)
+        return b".%d-%08x" % (self._text, self._text_crc)
+
+    def _begin(self, step: int) -> None:
+        self._step = step
+        self._text = self._text_crc = self._reasoning = self._reasoning_crc = 0
+
+
 class Encoder(Protocol):
-    """One answer's bytes. A stream is `start`, then `delta`s, then one of `end` and `error`."""
+    """One answer's bytes. A stream is `start`, then `delta`s, then one of `end` and `error`.
+
+    Each event ends with the only empty line in it. Whoever resumes a stream drops the first events of what an encoder
+    returns, by those lines; so the same deltas must give the same events, however often they are encoded.
+    """
 
     def start(self) -> bytes:
         """Return the events that open a stream."""
@@ -107,7 +164,10 @@ class Encoder(Protocol):
         """Return the events of one frame; none when it has nothing that this dialect shows."""
 
     def end(self, ended: TurnEnded, rest: Sequence[Rest]) -> bytes:
-        """Return the events that close a stream which is complete or held; `rest` is the text not shown yet."""
+        """Return the events that close a stream which is complete or held; `rest` is the text not shown yet.
+
+        Text under each step's `last + 1`, the others under the ended step's `last + 2`.
+        """
 
     def error(self, place: Place, error: ErrorInfo, request_id: str) -> bytes:
         """Return the events that close a stream which could not finish."""

@@ -1,5 +1,6 @@
 """What `completions` answers: bodies as structs, so that `/openapi.json` shows what is really encoded."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -70,6 +71,7 @@ class KitemeshOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
         stored: Only ever `false`: the answer could not be stored.
         approval_id: The calls wait for a person's decision: `POST /v1/chat/resume` takes it.
         expires_at: When they count as denied, ISO 8601 in UTC.
+        timings: Milliseconds by hop, as in `Server-Timing`: those that were not known when a stream's header was sent.
 
     """
 
@@ -79,6 +81,7 @@ class KitemeshOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stored: bool = True
     approval_id: str | None = None
     expires_at: str | None = None
+    timings: Mapping[str, float] = {}
 
 
 class Completion(Struct, frozen=True, kw_only=True, tag_field="object", tag="chat.completion"):

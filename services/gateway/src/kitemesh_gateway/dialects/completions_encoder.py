@@ -5,14 +5,14 @@ texts of a turn's steps are one text here, parted by a blank line. Calls are sho
 them are the caller's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, assert_never
 
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.content import FinishReason
 from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorInfo
-from kitemesh_gateway.dialects.base import Facts, Place, Rest
+from kitemesh_gateway.dialects.base import Facts, Place, Rest, Tally
 from kitemesh_gateway.dialects.completions_answers import (
     CallDeltaOut,
     CalledFunction,
@@ -25,11 +25,11 @@ from kitemesh_gateway.dialects.completions_answers import (
     usage_out,
 )
 from kitemesh_gateway.dialects.completions_errors import error_body
+from kitemesh_gateway.hops import hops_of
 from kitemesh_gateway.instants import iso
 
 FINGERPRINT: Final = "fp_kitemesh"
 BETWEEN_STEPS: Final = "\n\n"
-_START: Final = Place(0, 0, 0)
 _ROLE: Final = b'{"role":"assistant","content":""}'
 _NOTHING: Final = b"{}"
 
@@ -37,11 +37,12 @@ _NOTHING: Final = b"{}"
 class CompletionsEncoder:
     """One answer's bytes."""
 
-    __slots__ = ("_close", "_content", "_data", "_facts", "_id", "_no_usage", "_reasoning_step", "_text_step")
+    __slots__ = ("_close", "_content", "_data", "_facts", "_id", "_no_usage", "_reasoning_step", "_tally", "_text_step")
 
     def __init__(self, facts: Facts) -> None:
         self._facts: Final = facts
         self._text_step = self._reasoning_step = 0
+        self._tally: Final = Tally() if facts.resumable else None
         self._id = b"id: %b:" % facts.turn.encode()
         self._no_usage = b',"usage":null' if facts.include_usage else b""
         self._data = (
@@ -54,19 +55,30 @@ class CompletionsEncoder:
 
     def start(self) -> bytes:
         """Return the chunk that names the role."""
-        return self._chunk(_START, 0, _ROLE)
+        return self._chunk(Place(self._facts.after_step, 0, 0), 0, _ROLE)
 
     def delta(self, place: Place, items: Sequence[Delta]) -> bytes:
         """Return one chunk for each item that is shown."""
         if len(items) == 1 and type(items[0]) is TextDelta and place.step == self._text_step:
-            return b"%b%d.%d.%d.0%b%b%b" % (self._id, *place, self._content, encode(items[0].text), self._close)
+            text = items[0].text
+            tail = b""
+            if self._tally is not None:
+                self._tally.add_text(place.step, text)
+                tail = self._tally.tail(place.step)
+            return b"%b%d.%d.%d.0%b%b%b%b" % (self._id, *place, tail, self._content, encode(text), self._close)
         return b"".join(self._chunk(place, k, delta) for k, delta in enumerate(self._shown(place.step, items)))
 
     def end(self, ended: TurnEnded, rest: Sequence[Rest]) -> bytes:
         """Return what was not shown, the calls, the finish reason, the usage if it was asked for, and `[DONE]`."""
-        place = Place(ended.step, ended.attempt, ended.last + 1)
-        deltas = [delta for step, items in rest for delta in self._shown(step, items)]
-        deltas += [
+        ends = {each.step: Place(each.step, each.attempt, each.last + 1) for each in ended.earlier}
+        ends[ended.step] = Place(ended.step, ended.attempt, ended.last + 1)
+        events = [
+            self._chunk(ends[step], k, delta)
+            for step, items in rest
+            for k, delta in enumerate(self._shown(step, items))
+        ]
+        place = Place(ended.step, ended.attempt, ended.last + 2)
+        calls = [
             encode(
                 DeltaOut(
                     tool_calls=(
@@ -80,20 +92,22 @@ class CompletionsEncoder:
             )
             for index, call in enumerate(ended.calls)
         ]
-        events = [self._chunk(place, k, delta) for k, delta in enumerate(deltas)]
-        kitemesh = b',"kitemesh":%b' % encode(self._kitemesh(ended))
-        events.append(self._chunk(place, len(events), _NOTHING, _finish(ended), kitemesh))
+        events += [self._chunk(place, k, delta) for k, delta in enumerate(calls)]
+        k = len(calls)
+        timings = hops_of(ended, again=self._facts.resumable)
+        kitemesh = b',"kitemesh":%b' % encode(self._kitemesh(ended, timings))
+        events.append(self._chunk(place, k, _NOTHING, _finish(ended), kitemesh))
         if self._facts.include_usage:
-            events.append(
-                b"%b%b]," % (self._line(place, len(events)), self._data)
-                + b'"usage":%b}\n\n' % encode(usage_out(ended.usage))
-            )
-        events.append(self._line(place, len(events)) + b"\ndata: [DONE]\n\n")
+            k += 1
+            usage = encode(usage_out(ended.usage))
+            events.append(b'%b%b],"usage":%b}\n\n' % (self._line(place, k), self._data, usage))
+        events.append(self._line(place, k + 1) + b"\ndata: [DONE]\n\n")
         return b"".join(events)
 
     def error(self, place: Place, error: ErrorInfo, request_id: str) -> bytes:
         """Return the error as the last event: no `[DONE]` follows."""
-        return b"%b\ndata: %b\n\n" % (self._line(place, 0), error_body(error, request_id=request_id))
+        line = b"" if self._tally is not None else self._line(place, 0) + b"\n"
+        return b"%bdata: %b\n\n" % (line, error_body(error, request_id=request_id))
 
     def whole(self, ended: TurnEnded) -> bytes:
         """Return a `chat.completion`."""
@@ -123,7 +137,8 @@ class CompletionsEncoder:
         )
 
     def _line(self, place: Place, k: int) -> bytes:
-        return b"%b%d.%d.%d.%d" % (self._id, *place, k)
+        tail = b"" if self._tally is None else self._tally.tail(place.step)
+        return b"%b%d.%d.%d.%d%b" % (self._id, *place, k, tail)
 
     def _chunk(self, place: Place, k: int, delta: bytes, finish: str | None = None, extra: bytes = b"") -> bytes:
         return b'%b%b{"index":0,"delta":%b,"finish_reason":%b}]%b%b}\n\n' % (
@@ -135,7 +150,7 @@ class CompletionsEncoder:
             extra,
         )
 
-    def _kitemesh(self, ended: TurnEnded) -> KitemeshOut:
+    def _kitemesh(self, ended: TurnEnded, timings: Mapping[str, float] = {}) -> KitemeshOut:
         facts = self._facts
         return KitemeshOut(
             execution_id=facts.turn,
@@ -144,6 +159,7 @@ class CompletionsEncoder:
             stored=ended.stored,
             approval_id=ended.hold.id if ended.hold else None,
             expires_at=iso(ended.hold.expires_at_ms / 1000) if ended.hold else None,
+            timings=timings,
         )
 
     def _shown(self, step: int, items: Iterable[Delta]) -> Iterable[bytes]:
@@ -151,12 +167,16 @@ class CompletionsEncoder:
             match item:
                 case TextDelta():
                     text = item.text
+                    if self._tally is not None:
+                        self._tally.add_text(step, text)
                     if text and step != self._text_step:
                         text = BETWEEN_STEPS + text if self._text_step else text
                         self._text_step = step
                     yield encode(DeltaOut(content=text))
                 case ReasoningDelta():
                     reasoning = item.text
+                    if self._tally is not None:
+                        self._tally.add_reasoning(step, reasoning)
                     if reasoning and step != self._reasoning_step:
                         reasoning = BETWEEN_STEPS + reasoning if self._reasoning_step else reasoning
                         self._reasoning_step = step

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from kitemesh_contracts.ids import is_id
+from kitemesh_gateway.dialects.base import WantedMode
 from kitemesh_gateway.dialects.completions_messages import Body, MessageIn, ToolName, content_tag
-from kitemesh_gateway.dialects.mistakes import Unsupported, not_yet, only, wrong
+from kitemesh_gateway.dialects.mistakes import Unsupported, only, wrong
 
 MAX_USED_MESSAGES: Final = 256
 MAX_TOOLS: Final = 64
@@ -29,12 +30,6 @@ def _check_id(text: str) -> str:
     if not is_id(text):
         raise wrong("must be an id: 1 to 64 of A-Z, a-z, 0-9, _ and -")
     return text
-
-
-def _check_mode(mode: str) -> str:
-    if mode == "durable":
-        raise not_yet("'durable' is not supported yet")
-    return mode
 
 
 def _check_token_id(text: str) -> str:
@@ -67,9 +62,8 @@ class MetadataIn(Body):
     request_id: Annotated[str, Field(max_length=255, description="Echoed in kitemesh.request_id.")] | None = None
     mode: (
         Annotated[
-            Literal["auto", "classic", "durable"],
-            AfterValidator(_check_mode),
-            WithJsonSchema({"enum": ["auto", "classic"], "description": "`auto`: as the agent says."}),
+            WantedMode,
+            Field(description="`auto`: as the agent says. `durable`: the turn survives its client and every process."),
         ]
         | None
     ) = None

@@ -47,6 +47,11 @@ def parse(body: object) -> TurnRequest:
     mistakes = across(body)
     if mistakes:
         raise Mistakes(mistakes)
+    return turn_request(request)
+
+
+def turn_request(request: ChatRequest) -> TurnRequest:
+    """Convert a valid body."""
     metadata = request.metadata
     conversation = metadata.conversation_id if metadata else None
     return TurnRequest(
@@ -61,6 +66,7 @@ def parse(body: object) -> TurnRequest:
         tools=tuple(_tool(each) for each in request.tools or ()),
         tool_choice=_choice(request),
         parallel_calls=request.parallel_tool_calls,
+        mode=(metadata.mode if metadata else None) or "auto",
     )
 
 

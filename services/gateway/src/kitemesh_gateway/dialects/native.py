@@ -1,8 +1,9 @@
 """The native routes: this server's own shapes, and problem details (RFC 9457) for everything that is refused.
 
-Where one of them runs a turn, it is asked for as in `completions`.
+Where one of them runs a turn, it is asked for as in `completions`, and streamed in events of its own.
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -10,8 +11,9 @@ from msgspec import Struct
 
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.errors import MEANINGS, ErrorInfo
-from kitemesh_gateway.dialects.base import ErrorBody
-from kitemesh_gateway.dialects.completions import Completions
+from kitemesh_gateway.dialects.base import SSE_HEADERS, ErrorBody, Facts, TurnRequest
+from kitemesh_gateway.dialects.native_bodies import parse_background
+from kitemesh_gateway.dialects.native_stream import NativeEncoder
 
 PROBLEM_JSON: Final = "application/problem+json"
 SHOWN_PATH_CHARS: Final = 256
@@ -45,10 +47,19 @@ class Problem(Struct, frozen=True, kw_only=True):
     error: ProblemError
 
 
-class Native(Completions):
+class Native:
     """`/v1/approvals` and `/v1/executions`."""
 
     name = "native"
+    stream_headers: Mapping[str, str] = SSE_HEADERS
+
+    def parse(self, body: object) -> TurnRequest:
+        """Validate a decoded body."""
+        return parse_background(body)
+
+    def encoder(self, facts: Facts) -> NativeEncoder:
+        """Return the encoder of one answer."""
+        return NativeEncoder(facts)
 
     def refusal(self, error: ErrorInfo, *, request_id: str, param: str | None, path: str = "") -> ErrorBody:  # noqa: ARG002  the detail names every field
         """Return the body of an error."""

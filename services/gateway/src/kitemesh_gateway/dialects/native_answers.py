@@ -165,14 +165,13 @@ class PendingApproval(Struct, frozen=True, kw_only=True):
 ExecutionStatus = Literal["queued", "running", "held", "completed", "failed", "cancelled", "expired"]
 
 
-class ExecutionOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A turn.
+class ListedExecution(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A turn in a list.
 
     Attributes:
         status: `expired`: it took longer than it may.
         model: As the request named it.
         error: Why it failed or was cancelled.
-        approval: While it is held.
 
     """
 
@@ -184,9 +183,51 @@ class ExecutionOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     updated_at: str
     usage: UsageOut
-    steps: tuple[StepOut, ...]
     error: FailureOut | None = None
+
+
+class ExecutionOut(ListedExecution, frozen=True, kw_only=True, omit_defaults=True):
+    """A turn.
+
+    Attributes:
+        status: `expired`: it took longer than it may.
+        model: As the request named it.
+        error: Why it failed or was cancelled.
+        approval: While it is held.
+
+    """
+
+    steps: tuple[StepOut, ...]
     approval: PendingApproval | None = None
+
+
+class ExecutionPage(Struct, frozen=True, kw_only=True):
+    """Executions, newest first; a page may hold fewer than asked for, or none, and still be continued.
+
+    Attributes:
+        next_cursor: Continues the list; `null` at its end.
+
+    """
+
+    data: tuple[ListedExecution, ...]
+    next_cursor: str | None
+
+
+class AcceptedOut(Struct, frozen=True, kw_only=True):
+    """A run that goes on without its client.
+
+    Attributes:
+        status: How it stood when it was accepted; `GET /v1/executions/{id}` shows how it stands.
+        model: As the request named it.
+
+    """
+
+    id: str
+    status: Literal["queued"]
+    mode: Literal["durable"]
+    conversation_id: str | None
+    model: str
+    created_at: str
 
 
 class DispatchedCall(Struct, frozen=True, kw_only=True):

@@ -1,10 +1,14 @@
 """What the native routes take, as it is validated and as `/openapi.json` shows it."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kitemesh_gateway.dialects.base import Mistakes
+from kitemesh_gateway.dialects.base import Mistake, Mistakes, TurnRequest
+from kitemesh_gateway.dialects.completions_models import ChatRequest
+from kitemesh_gateway.dialects.completions_parse import turn_request
+from kitemesh_gateway.dialects.completions_rules import across
 from kitemesh_gateway.dialects.mistakes import mistakes_of, wrong
 
 MAX_DECISIONS: Final = 50
@@ -59,3 +63,39 @@ def parse_decide(body: object) -> DecideIn:
         return DecideIn.model_validate(body)
     except ValidationError as exc:
         raise Mistakes(mistakes_of(exc)) from exc
+
+
+class BackgroundRequest(ChatRequest):
+    """A chat completion request that is run without its client. Fields that are not listed are ignored."""
+
+    mode: (
+        Annotated[
+            Literal["auto", "durable"],
+            Field(description="Either way it runs durable, and so by `metadata.mode`; `classic` is refused in both."),
+        ]
+        | None
+    ) = None
+
+
+def parse_background(body: object) -> TurnRequest:
+    """Validate a decoded body. Its events are kept whether it asks for a stream or not.
+
+    Raises:
+        Mistakes: With everything that is wrong.
+
+    """
+    try:
+        request = BackgroundRequest.model_validate(body)
+    except ValidationError as exc:
+        raise Mistakes([*mistakes_of(exc), *across(body), *_background_mistakes(body)]) from exc
+    mistakes = [*across(body), *_background_mistakes(body)]
+    if mistakes:
+        raise Mistakes(mistakes)
+    return replace(turn_request(request), stream=True, mode="durable")
+
+
+def _background_mistakes(body: object) -> list[Mistake]:
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    if isinstance(metadata, dict) and metadata.get("mode") == "classic":
+        return [Mistake("metadata.mode", "must be 'auto' or 'durable': a background run has no client to live for")]
+    return []

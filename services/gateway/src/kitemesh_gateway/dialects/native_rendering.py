@@ -6,9 +6,11 @@ from typing import Any, Final, Literal, cast
 from msgspec import Raw
 from msgspec.json import decode, encode
 
+from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolCall, Usage
 from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo
 from kitemesh_gateway.dialects.native_answers import (
+    AcceptedOut,
     ApprovalOut,
     AuditOut,
     CallOut,
@@ -17,6 +19,7 @@ from kitemesh_gateway.dialects.native_answers import (
     ExecutionStatus,
     FailureOut,
     HeldCallOut,
+    ListedExecution,
     PendingApproval,
     StepOut,
     StoredResult,
@@ -32,10 +35,14 @@ CallStatus = Literal[
     "held", "running", "completed", "failed", "denied", "cancelled", "outcome_unknown", "client", "unfinished"
 ]
 
-_ENDINGS: Final[Mapping[ErrorCode, CallStatus]] = {
+_ENDINGS: Final[Mapping[ErrorCode, Literal["denied", "cancelled", "outcome_unknown"]]] = {
     ErrorCode.TOOL_DENIED: "denied",
     ErrorCode.TOOL_CANCELLED: "cancelled",
     ErrorCode.TOOL_UNCERTAIN: "outcome_unknown",
+}
+_STORED: Final[Mapping[ExecutionStatus, tuple[str, ...]]] = {
+    "running": ("running", "cancelling"),
+    "expired": ("failed",),
 }
 _INTERNAL: Final = "It failed for an internal reason"
 
@@ -74,11 +81,21 @@ def execution_out(turn: LiveTurn | TurnRecord, hold: Hold | None) -> ExecutionOu
         hold: The one that it waits for.
 
     """
-    if isinstance(turn, LiveTurn):
-        updated_at_s, steps, error = turn.updated_at_s, _steps(turn.steps, hold=hold, is_live=True), None
-    else:
-        updated_at_s, steps, error = turn.ended_at_ms / 1000, _ended_steps(turn), turn.error
+    listed = listed_execution(turn)
     return ExecutionOut(
+        **{name: getattr(listed, name) for name in listed.__struct_fields__},
+        steps=_steps(turn.steps, hold=hold, is_live=True) if isinstance(turn, LiveTurn) else _ended_steps(turn),
+        approval=None if hold is None else PendingApproval(id=hold.id, expires_at=iso(hold.expires_at_s)),
+    )
+
+
+def listed_execution(turn: LiveTurn | TurnRecord) -> ListedExecution:
+    """Render a turn as it stands in a list."""
+    if isinstance(turn, LiveTurn):
+        updated_at_s, error = turn.updated_at_s, None
+    else:
+        updated_at_s, error = turn.ended_at_ms / 1000, turn.error
+    return ListedExecution(
         id=turn.id,
         status=execution_status(turn),
         mode=turn.mode,
@@ -86,11 +103,26 @@ def execution_out(turn: LiveTurn | TurnRecord, hold: Hold | None) -> ExecutionOu
         model=turn.model,
         created_at=iso(turn.accepted_at_ms / 1000),
         updated_at=iso(updated_at_s),
-        usage=_usage(turn.usage),
-        steps=steps,
-        error=None if error is None else _failure(error),
-        approval=None if hold is None else PendingApproval(id=hold.id, expires_at=iso(hold.expires_at_s)),
+        usage=usage_out(turn.usage),
+        error=None if error is None else failure_out(error),
     )
+
+
+def accepted_out(turn: StartTurn | LiveTurn | TurnRecord) -> AcceptedOut:
+    """Say that a turn was accepted, in the same words whenever it is said."""
+    return AcceptedOut(
+        id=turn.turn if isinstance(turn, StartTurn) else turn.id,
+        status="queued",
+        mode="durable",
+        conversation_id=turn.conversation,
+        model=turn.route.requested if isinstance(turn, StartTurn) else turn.model,
+        created_at=iso(turn.accepted_at_ms / 1000),
+    )
+
+
+def stored_statuses(status: ExecutionStatus | None) -> tuple[str, ...]:
+    """Return the stored words that may mean a public one; none for all."""
+    return () if status is None else _STORED.get(status, (status,))
 
 
 def execution_status(turn: LiveTurn | TurnRecord) -> ExecutionStatus:
@@ -184,21 +216,30 @@ def _steps(
     return tuple(rendered)
 
 
+def made_status(
+    result: CallResult | None,
+) -> Literal["running", "completed", "failed", "denied", "cancelled", "outcome_unknown"]:
+    """Say how a call that is run here stands."""
+    if result is None:
+        return "running"
+    return "completed" if result.error is None else _ENDINGS.get(result.error.code, "failed")
+
+
 def _called(call: ToolCall, result: CallResult) -> CallOut:
-    error = result.error
-    if error is not None:
-        status = _ENDINGS.get(error.code, "failed")
-        return CallOut(id=call.id, name=call.name, status=status, error=_failure(error))
+    if result.error is not None:
+        return CallOut(id=call.id, name=call.name, status=made_status(result), error=failure_out(result.error))
     shown = result.text if result.blob is None else StoredResult()
     return CallOut(id=call.id, name=call.name, status="completed", result=shown)
 
 
-def _failure(error: ErrorInfo) -> FailureOut:
+def failure_out(error: ErrorInfo) -> FailureOut:
+    """Render an error; internal texts stay inside."""
     is_internal = MEANINGS[error.code].status == MEANINGS[ErrorCode.INTERNAL].status
     return FailureOut(code=error.code.value, message=_INTERNAL if is_internal else error.message)
 
 
-def _usage(usage: Usage) -> UsageOut:
+def usage_out(usage: Usage) -> UsageOut:
+    """Render token counts."""
     return UsageOut(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

@@ -1,0 +1,237 @@
+"""The use case "accept a durable turn": claim its key, store it whole, publish its start. It knows no HTTP.
+
+What is stored is accepted: whoever sweeps drives it on, whatever fails here afterwards. So a publication whose outcome
+is not known changes nothing, and a client that leaves in the middle has the rest done without it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import structlog
+from msgspec.structs import replace
+
+from kitemesh_contracts.codec import encode
+from kitemesh_contracts.commands import StartTurn
+from kitemesh_contracts.errors import Busy, Conflict, ErrorCode, KitemeshError, NotFound, Unavailable
+from kitemesh_gateway.idempotency import Key, check
+from kitemesh_gateway.relay import Relay
+from kitemesh_gateway.turns import RETRY_S, Turns
+from kitemesh_gateway.watches import Sink
+from kitemesh_runtime.bus import Bus
+from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.execution_stores import Job, LiveTurn, LiveTurns
+from kitemesh_runtime.failpoints import guard, reach
+from kitemesh_runtime.news import News, accepted
+from kitemesh_runtime.stores import Claims, Conversations, TurnRecord
+
+STORE_S: Final = 2.6
+"""For claiming and inserting together, all tries: a refusal must be out within 3 s."""
+AGAIN_S: Final = 0.1
+PENDING_S: Final = 10.0
+"""How long a key's second request waits for the turn of the first to be stored."""
+PENDING_FIRST_S: Final = 0.02
+PENDING_MOST_S: Final = 0.25
+
+T = TypeVar("T")
+
+log: Final = structlog.get_logger()
+
+
+def queued(start: StartTurn) -> LiveTurn:
+    """Return the whole document of a turn that begins; its first job follows from it without another write. Pure."""
+    return LiveTurn(
+        id=start.turn,
+        tenant=start.tenant,
+        version=1,
+        status="queued",
+        mode=start.mode,
+        model=start.route.requested,
+        state=encode(start),
+        jobs=(Job(kind="model", step=1, pool=start.route.pool),),
+        conversation=start.conversation,
+        ordinal=1 if start.fresh else 0,
+        key=start.key,
+        agent=start.route.agent,
+        gateway=start.gateway,
+        request=start.request,
+        accepted_at_ms=start.accepted_at_ms,
+        dialect=start.dialect,
+        include_usage=start.include_usage,
+    )
+
+
+class Accepting:
+    """Accepts durable turns."""
+
+    def __init__(
+        self,
+        turns: Turns,
+        live_turns: LiveTurns,
+        claims: Claims,
+        conversations: Conversations,
+        *,
+        bus: Bus,
+        relay: Relay,
+        clock: Clock,
+    ) -> None:
+        self._turns: Final = turns
+        self._live_turns: Final = live_turns
+        self._claims: Final = claims
+        self._conversations: Final = conversations
+        self._bus: Final = bus
+        self._news: Final = News(bus)
+        self._relay: Final = relay
+        self._clock: Final = clock
+        self._unfinished: set[asyncio.Task[None]] = set()
+
+    async def store(self, start: StartTurn, key: Key | None = None) -> StartTurn | LiveTurn | TurnRecord:
+        """Store a turn and return its start, under the id that it has now; or return the stored one that the key means.
+
+        Raises:
+            NotFound: Its conversation does not exist (`conversation.unknown`); nothing was stored.
+            BadRequest: The key came with another body (`idempotency.mismatch`), or the turn is too large to be stored.
+            Conflict: The key's turn is not stored yet (`idempotency.pending`).
+            Unavailable: The bus is known to be gone, or the store did not answer in time.
+
+        """
+        if not self._bus.connected:
+            message = "The message bus cannot be reached; no new turns are taken"
+            raise Unavailable(ErrorCode.BUS_DOWN, message, retry_after_s=RETRY_S)
+        try:
+            stored = await self._store(start, key)
+        except asyncio.CancelledError:
+            self._finish(start, key)
+            raise
+        return stored if isinstance(stored, StartTurn) else await self._wait_for(start.tenant, stored)
+
+    @asynccontextmanager
+    async def running(self, start: StartTurn, key: Key | None, sink: Sink) -> AsyncIterator[None]:
+        """Have a stored turn run and answer to the sink while inside; it goes on behind.
+
+        Raises:
+            Busy: The queue is full, and the turn is not stored any more.
+            Unavailable: The queue is full, and the store does not answer.
+
+        """
+        watch = self._relay.open(self._turns.watched(start), sink)
+        try:
+            await self.publish(start, key)
+            yield
+        finally:
+            self._relay.close(watch)
+
+    async def publish(self, start: StartTurn, key: Key | None) -> None:
+        """Hand a stored turn to the cluster.
+
+        Raises:
+            Busy: The queue is full, and the turn is not stored any more.
+            Unavailable: The queue is full, and the store does not answer.
+
+        """
+        try:
+            await self._publish(start, key)
+        except asyncio.CancelledError:
+            self._finish(start, key)
+            raise
+
+    async def _publish(self, start: StartTurn, key: Key | None) -> None:
+        try:
+            await guard("gw.after_publish", self._turns.publish(start))
+            await reach("gw.after_publish")
+        except Busy:
+            if await self._take_back(start, key):
+                raise
+        except Unavailable as exc:
+            log.warning("turn.not_published", turn=start.turn, code=exc.code)
+        self._news.tell(start.tenant, accepted(start))
+
+    async def _take_back(self, start: StartTurn, key: Key | None) -> bool:
+        """Remove a turn that was refused, with its claim; tell whether it is gone: somebody may run it already."""
+        tenant = start.tenant
+        async with _in_time():
+            gone = await _again(lambda: self._live_turns.discard(tenant, start.turn))
+            if gone and key is not None:
+                await _again(lambda: self._claims.drop(tenant, key.kind, key.value, start.turn))
+        return gone
+
+    async def _store(self, start: StartTurn, key: Key | None) -> StartTurn | str:
+        """Claim and insert; return the start as it is stored, or the id of the turn that stands in its place."""
+        tenant = start.tenant
+        async with _in_time():
+            if start.conversation is not None and not start.fresh:
+                conversation = start.conversation
+                if await _again(lambda: self._conversations.get(tenant, conversation)) is None:
+                    raise NotFound(ErrorCode.CONVERSATION_UNKNOWN, "The conversation does not exist")
+            if key is not None:
+                claim = await _again(
+                    lambda: guard(
+                        "gw.after_claim",
+                        self._claims.claim(tenant, key.kind, key.value, start.turn, fingerprint=key.fingerprint),
+                    )
+                )
+                await reach("gw.after_claim")
+                check(claim, key)
+                if not claim.won:
+                    return claim.turn
+                if claim.turn != start.turn:
+                    # Taken over from a gateway that never stored it: should it thaw, its turn is this one.
+                    start = replace(start, turn=claim.turn)
+            document = queued(start)
+            inserted = await _again(lambda: guard("gw.after_insert", self._live_turns.insert(tenant, document)))
+            await reach("gw.after_insert")
+            if inserted:
+                return start
+            # By an earlier try of this very insert, or by who had the claim before, or has it now.
+            found = await _again(lambda: self._live_turns.get(tenant, start.turn))
+            is_mine = isinstance(found, LiveTurn) and found.state == document.state
+            return start if is_mine else start.turn
+
+    async def _wait_for(self, tenant: str, turn: str) -> LiveTurn | TurnRecord:
+        """Return the turn that a key stands for, once it is stored."""
+        give_up_at_s = self._clock.monotonic() + PENDING_S
+        pause_s = PENDING_FIRST_S
+        while True:
+            found = await self._live_turns.get(tenant, turn)
+            if found is not None:
+                return found
+            if self._clock.monotonic() >= give_up_at_s:
+                message = "The request that this Idempotency-Key came with first is not accepted yet"
+                raise Conflict(ErrorCode.IDEMPOTENCY_PENDING, message, retry_after_s=RETRY_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, PENDING_MOST_S)
+
+    def _finish(self, start: StartTurn, key: Key | None) -> None:
+        """Accept a turn whose client is gone: nobody can tell any more how far it came."""
+
+        async def finish() -> None:
+            try:
+                stored = await self._store(start, key)
+                if isinstance(stored, StartTurn):
+                    await self._publish(stored, key)
+            except KitemeshError as exc:
+                log.warning("turn.not_accepted", turn=start.turn, code=exc.code)
+
+        task = asyncio.create_task(finish(), name="accept")
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(STORE_S):
+            yield
+    except TimeoutError as exc:
+        raise Unavailable(ErrorCode.STORE_DOWN, "The store does not answer", retry_after_s=RETRY_S) from exc
+
+
+async def _again(call: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store until it answers; only for what may be done twice. Whoever calls it sets the time."""
+    while True:
+        try:
+            return await call()
+        except Unavailable as exc:
+            log.info("store.asked_again", code=exc.code)
+        await asyncio.sleep(AGAIN_S)

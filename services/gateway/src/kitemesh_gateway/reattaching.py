@@ -1,0 +1,163 @@
+"""Following a turn that is stored: from the start or from a `Last-Event-ID` on, live or ended, accepted by whom it may.
+
+What the answer says of its turn comes from the store alone, so the bytes are the same at every gateway.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from kitemesh_contracts.errors import ErrorCode, KitemeshError
+from kitemesh_contracts.headers import LAST_EVENT_ID
+from kitemesh_contracts.scopes import Scope
+from kitemesh_gateway import positions
+from kitemesh_gateway.auth import Authenticator, Principal
+from kitemesh_gateway.body import check_headers, read_body
+from kitemesh_gateway.cancelling import execution_unknown
+from kitemesh_gateway.dialects.base import Facts, Mistake, Mistakes
+from kitemesh_gateway.exchange import Exchange
+from kitemesh_gateway.positions import Position
+from kitemesh_gateway.relay import Relay
+from kitemesh_gateway.replies import Replies
+from kitemesh_gateway.watches import Sink, Watched
+from kitemesh_runtime.catalog_file import CatalogHandle
+from kitemesh_runtime.execution_stores import LiveTurn, LiveTurns
+from kitemesh_runtime.stores import TurnRecord
+
+
+def facts_of(turn: LiveTurn | TurnRecord) -> Facts:
+    """Return what any answer says of a stored turn. Pure."""
+    return Facts(
+        turn=turn.id,
+        model=turn.model,
+        created_s=turn.accepted_at_ms // 1000,
+        label=turn.request or "",
+        conversation=turn.conversation,
+        include_usage=turn.include_usage,
+        resumable=turn.mode == "durable",
+    )
+
+
+class Reattaching:
+    """Answers with what stored turns say.
+
+    Args:
+        budget_s: How long a turn is watched.
+        max_body_bytes: Largest body.
+        body_timeout_s: How long a body may take.
+
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        live_turns: LiveTurns,
+        *,
+        relay: Relay,
+        replies: Replies,
+        catalog: CatalogHandle,
+        budget_s: float,
+        max_body_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
+        self._authenticator: Final = authenticator
+        self._live_turns: Final = live_turns
+        self._relay: Final = relay
+        self._replies: Final = replies
+        self._catalog: Final = catalog
+        self._budget_s: Final = budget_s
+        self._max_body_bytes: Final = max_body_bytes
+        self._body_timeout_s: Final = body_timeout_s
+
+    async def handle(self, exchange: Exchange) -> web.StreamResponse:
+        """Answer a POST that carries `Last-Event-ID` with the rest of that stream; its body says nothing."""
+        request = exchange.request
+        has_body = request.can_read_body
+        if has_body:
+            check_headers(request, self._max_body_bytes)
+        principal = await self._authenticator.identify(request.headers.getall("Authorization", ()))
+        exchange.principal = principal
+        principal.require(Scope.CHAT)
+        if has_body:
+            await read_body(request, self._max_body_bytes, self._body_timeout_s)
+        last = last_event(exchange)
+        assert last is not None  # noqa: S101  the caller saw the header
+        turn, position = last
+        return await self.follow(exchange, await self.find(principal, turn), position)
+
+    async def find(self, principal: Principal, turn: str) -> LiveTurn | TurnRecord:
+        """Return a stored turn.
+
+        Raises:
+            NotFound: There is none, or not for this key (`execution.unknown`).
+
+        """
+        found = await self._live_turns.get(principal.tenant, turn)
+        if found is None or not principal.allows(found.model):
+            raise execution_unknown()
+        return found
+
+    async def follow(
+        self, exchange: Exchange, turn: LiveTurn | TurnRecord, position: Position | None = None
+    ) -> web.StreamResponse:
+        """Stream a turn from its beginning, or from behind a position.
+
+        Raises:
+            KitemeshError: A position was given, and the turn's stream cannot be resumed (`execution.classic`), or not
+                from there any more (`stream.gap`).
+
+        """
+        facts = facts_of(turn)
+        if position is not None and not facts.resumable:
+            message = "A classic execution's stream cannot be resumed; GET /v1/executions/{id} shows what became of it"
+            raise KitemeshError(ErrorCode.EXECUTION_CLASSIC, message)
+        _name(exchange, turn)
+        run = partial(self._attached, self._watched(turn, stream=True), position)
+        return await self._replies.stream(exchange, exchange.dialect.encoder(facts), run, opens_at_once=True)
+
+    async def wait(self, exchange: Exchange, turn: LiveTurn | TurnRecord) -> web.Response:
+        """Answer in one piece when a turn has ended, or holds."""
+        _name(exchange, turn)
+        run = partial(self._attached, self._watched(turn, stream=False), None)
+        return await self._replies.whole(exchange, exchange.dialect.encoder(facts_of(turn)), run)
+
+    @asynccontextmanager
+    async def _attached(self, turn: Watched, position: Position | None, sink: Sink) -> AsyncIterator[None]:
+        async with self._relay.attached(turn, sink, position=position):
+            yield
+
+    def _watched(self, turn: LiveTurn | TurnRecord, *, stream: bool) -> Watched:
+        agent = self._catalog.current.agents.get(turn.agent or "")
+        return Watched(
+            turn=turn.id,
+            tenant=turn.tenant,
+            budget_s=self._budget_s,
+            stream=stream,
+            conversation=turn.conversation,
+            acts=agent is not None and bool(agent.tools),
+            durable=True,
+            model=turn.model,
+        )
+
+
+def last_event(exchange: Exchange) -> tuple[str, Position] | None:
+    """Read `Last-Event-ID`: whose event it was, and which one; `None` without the header.
+
+    Raises:
+        BadRequest: It is none that this server gives out.
+
+    """
+    given = exchange.request.headers.getall(LAST_EVENT_ID, [])
+    if not given:
+        return None
+    if len(given) > 1:
+        raise Mistakes([Mistake(LAST_EVENT_ID, "must be given once")])
+    return positions.parse(given[0])
+
+
+def _name(exchange: Exchange, turn: LiveTurn | TurnRecord) -> None:
+    exchange.turn = turn.id
+    exchange.conversation = turn.conversation or ""

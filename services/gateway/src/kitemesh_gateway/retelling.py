@@ -1,0 +1,210 @@
+"""A step that may be told again, by a newer attempt or to a client that came back: what of it is new. Pure.
+
+Only measures of its texts are kept, so a long answer is not kept a second time.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from kitemesh_contracts.content import Step
+from kitemesh_contracts.deltas import Delta, ReasoningDelta, TextDelta
+from kitemesh_gateway.positions import NOTHING, Measure, Position
+
+
+class Said:
+    """A text that grows, as a measure."""
+
+    __slots__ = ("crc", "length")
+
+    def __init__(self, measure: Measure = NOTHING) -> None:
+        self.length, self.crc = measure
+
+    def add(self, text: str) -> None:
+        """Take more of the text."""
+        self.length += len(text)
+        self.crc = crc32(text.encode(), self.crc)
+
+    def is_measure_of(self, text: str) -> bool:
+        """Tell whether that is the text."""
+        return self.length == len(text) and self.crc == crc32(text.encode())
+
+
+class Told:
+    """How much of a text the client has, the encoder was given, and the attempt that is followed has told.
+
+    Attributes:
+        shown: What the client has.
+        fed: What the encoder was given: less than `shown` only until a client that came back is where it was.
+        now: What the attempt has told: less than `shown` while it tells again. All three are one object as long as
+            they agree.
+
+    """
+
+    __slots__ = ("fed", "now", "shown")
+
+    def __init__(self, shown: Measure = NOTHING) -> None:
+        self.now: Said = Said()
+        self.shown = Said(shown) if shown.length else self.now
+        self.fed = Said() if shown.length else self.now
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the attempt has told less than the client has."""
+        return self.now is not self.shown
+
+    def expect(self, text: str) -> None:
+        """Take it that the client has that text and no more."""
+        if text:
+            self.shown = Said(Measure(len(text), crc32(text.encode())))
+
+    def begin(self) -> None:
+        """Begin to be told the text from its first character."""
+        self.now = Said() if self.shown.length else self.shown
+
+    def tell(self, text: str) -> tuple[str, str] | None:
+        """Take more of the text; return what of it the encoder is to be given in silence, and what is to be shown.
+
+        `None` when the text is not the one that was shown.
+        """
+        now, fed, shown = self.now, self.fed, self.shown
+        if now is shown:
+            now.add(text)
+            return "", text
+        begin = now.length
+        for mark in (fed, shown):
+            if now.length < mark.length <= begin + len(text):
+                now.add(text[now.length - begin : mark.length - begin])
+                if now.crc != mark.crc:
+                    return None
+        now.add(text[now.length - begin :])
+        known = max(shown.length - begin, 0)
+        silent, fresh = text[max(fed.length - begin, 0) : known], text[known:]
+        if now.length >= shown.length:
+            self.fed = self.shown = now
+        elif now.length > fed.length:
+            self.fed = Said(Measure(now.length, now.crc))
+        return silent, fresh
+
+
+class Again(NamedTuple):
+    """A frame, or a whole step, of which the client has some.
+
+    Attributes:
+        silent: What the encoder is to be given.
+        fresh: What is to be shown.
+        is_new: Some of it is text that the client does not have.
+        is_whole: All of it is to be shown.
+        is_parted: What the client has of it are whole items, the first ones.
+
+    """
+
+    silent: tuple[Delta, ...]
+    fresh: tuple[Delta, ...]
+    is_new: bool = False
+    is_whole: bool = False
+    is_parted: bool = False
+
+
+class StepTold:
+    """What of one step was told.
+
+    Args:
+        position: What a client that came back has of it; `None` when that is nothing.
+
+    Attributes:
+        text: The answer.
+        reasoning: The reasoning.
+
+    """
+
+    __slots__ = ("_called", "_is_calling_again", "reasoning", "text")
+
+    def __init__(self, position: Position | None = None) -> None:
+        self.text = Told(NOTHING if position is None else position.text or NOTHING)
+        self.reasoning = Told(NOTHING if position is None else position.reasoning)
+        self._called = self._is_calling_again = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the attempt that is followed has told less than the client has."""
+        return self.text.is_behind or self.reasoning.is_behind
+
+    @property
+    def is_again(self) -> bool:
+        """Whether the client may have some of what the attempt tells next."""
+        return self._is_calling_again or self.text.is_behind or self.reasoning.is_behind
+
+    def begin(self) -> None:
+        """Begin to be told the step by another attempt."""
+        self.text.begin()
+        self.reasoning.begin()
+        self._is_calling_again = self._called
+
+    def add(self, items: Sequence[Delta]) -> None:
+        """Take a frame all of which is new."""
+        for item in items:
+            if type(item) is TextDelta:
+                self.text.now.add(item.text)
+            elif type(item) is ReasoningDelta:
+                self.reasoning.now.add(item.text)
+            else:
+                self._called = True
+
+    def tell(self, items: Sequence[Delta]) -> Again | None:
+        """Take a frame and tell apart what the client has of it; `None` when it is not what was shown."""
+        silent: list[Delta] = []
+        fresh: list[Delta] = []
+        is_new, is_whole, is_parted = False, True, True
+        for item in items:
+            if not isinstance(item, TextDelta | ReasoningDelta):
+                self._called = True
+                if self._is_calling_again or self.is_behind:
+                    is_whole = False
+                else:
+                    fresh.append(item)
+                continue
+            is_text = isinstance(item, TextDelta)
+            mine, other = (self.text, self.reasoning) if is_text else (self.reasoning, self.text)
+            parts = mine.tell(item.text)
+            if parts is None or (parts[1] and other.is_behind):
+                return None
+            known, new = parts
+            kind = type(item)
+            if known:
+                silent.append(kind(text=known))
+            is_new = is_new or bool(new)
+            if new == item.text:
+                if new:
+                    fresh.append(item)
+                continue
+            is_whole = False
+            is_parted = is_parted and not (new or fresh)
+            if new:
+                fresh.append(kind(text=new))
+        return Again(tuple(silent), tuple(fresh), is_new, is_whole and bool(fresh), is_parted)
+
+    def finish(self, stored: Step, *, has_all: bool) -> Again | None:
+        """Take the step's whole text; `None` when what was shown is not how it begins.
+
+        Args:
+            stored: The step.
+            has_all: The client is known to have it all.
+
+        """
+        silent: list[Delta] = []
+        fresh: list[Delta] = []
+        whole = ((self.reasoning, ReasoningDelta, stored.reasoning), (self.text, TextDelta, stored.text))
+        for told, kind, text in whole:
+            if has_all:
+                told.expect(text)
+            told.begin()
+            parts = told.tell(text)
+            if parts is None or told.is_behind:
+                return None
+            known, new = parts
+            if known:
+                silent.append(kind(text=known))
+            if new:
+                fresh.append(kind(text=new))
+        return Again(tuple(silent), tuple(fresh))

@@ -1,0 +1,433 @@
+"""Accepting durable turns on the stores' twins: what is stored, in which order, and what each failure leaves behind."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+
+from kitemesh_contracts import codec, subjects
+from kitemesh_contracts.commands import Route, StartTurn
+from kitemesh_contracts.content import Sampling, TextPart, UserMessage
+from kitemesh_contracts.errors import BadRequest, Busy, Conflict, ErrorCode, KitemeshError, NotFound, Unavailable
+from kitemesh_gateway import accepting
+from kitemesh_gateway.accepting import Accepting, queued
+from kitemesh_gateway.auth import Principal
+from kitemesh_gateway.dialects.base import TurnRequest, WantedMode
+from kitemesh_gateway.idempotency import Key, claimed_as
+from kitemesh_gateway.turns import Turns
+from kitemesh_gateway.watches import Watched
+from kitemesh_runtime.bus import Receipt
+from kitemesh_runtime.catalog import Catalog
+from kitemesh_runtime.dependency import Dependency
+from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.parcels import Parcels
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.stores_memory import memory_stores
+from unit.gateway.holding import handle
+from unit.gateway.rig import ManualClock, Screen
+
+TENANT = "acme"
+CATALOG = Catalog.model_validate(
+    {
+        "providers": {"p": {"kind": "scripted"}},
+        "models": {"m": {"provider": "p"}},
+        "agents": {"brief": {"model": "m"}, "lasting": {"model": "m", "mode": "durable"}},
+    }
+)
+PRINCIPAL = Principal(tenant=TENANT, key="key-1", scopes=frozenset({"chat"}))
+BODY = b'{"model":"m"}'
+
+
+class Queue:
+    """The bus as far as accepting goes."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.error: KitemeshError | None = None
+        self.starts: list[tuple[str, str, StartTurn]] = []
+        self.news: list[str] = []
+        self.sent = asyncio.Event()
+
+    def post(self, subject: str, _: bytes) -> None:
+        self.news.append(subject.removeprefix(f"km.v1.feed.{TENANT}."))
+
+    async def send(self, subject: str, payload: bytes, *, msg_id: str, timeout_s: float = 2.5) -> Receipt:
+        if self.error is not None:
+            raise self.error
+        start = codec.decode(codec.START, payload)
+        assert isinstance(start, StartTurn)
+        self.starts.append((subject, msg_id, start))
+        self.sent.set()
+        return Receipt(len(self.starts), duplicate=False)
+
+
+class Desk:
+    """The relay as far as accepting goes."""
+
+    def __init__(self) -> None:
+        self.open_now: list[Watched] = []
+        self.seen: list[Watched] = []
+
+    def __len__(self) -> int:
+        return len(self.open_now)
+
+    def open(self, watched: Watched, _: object) -> Watched:
+        self.open_now.append(watched)
+        self.seen.append(watched)
+        return watched
+
+    def close(self, watched: Watched) -> bool:
+        self.open_now.remove(watched)
+        return True
+
+
+class Gateway:
+    """One gateway over stores that others may share."""
+
+    def __init__(self, stores: Stores, clock: ManualClock, replica: str = "gw") -> None:
+        self.queue, self.desk, self.clock, self.stores = Queue(), Desk(), clock, stores
+        bus, relay = cast("Any", self.queue), cast("Any", self.desk)
+        self.turns = Turns(
+            replica=replica,
+            bus=bus,
+            parcels=Parcels(stores.blobs),
+            relay=relay,
+            conversations=stores.conversations,
+            catalog=handle(CATALOG),
+            clock=clock,
+            store_state=up(),
+            budget_s=600,
+            max_open=10,
+        )
+        self.accepting = Accepting(
+            self.turns,
+            stores.live_turns,
+            stores.claims,
+            stores.conversations,
+            bus=bus,
+            relay=relay,
+            clock=clock,
+        )
+
+    def start(self, **fields: Any) -> StartTurn:
+        values: dict[str, Any] = {
+            "model": "m",
+            "messages": (UserMessage(parts=(TextPart(text="Hi"),)),),
+            "sampling": Sampling(),
+            "stream": True,
+            "include_usage": True,
+            **fields,
+        }
+        asked = TurnRequest(**values)
+        route = self.turns.route(PRINCIPAL, asked)
+        return self.turns.accept(PRINCIPAL, asked, route, mode="durable", request_id="req_1", dialect="completions")
+
+    async def accept(self, start: StartTurn, key: Key | None = None) -> object:
+        """Store a turn and publish its start as a background run does."""
+        stored = await self.accepting.store(start, key)
+        if isinstance(stored, StartTurn):
+            await self.accepting.publish(stored, key)
+        return stored
+
+
+def up() -> Dependency:
+    state = Dependency("mongodb")
+    state.mark_up()
+    return state
+
+
+def keyed(body: bytes = BODY, key: str = "k") -> Key:
+    claimed = claimed_as("completions", key, body)
+    assert claimed is not None
+    return claimed
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: Callable[..., Awaitable[Any]]) -> None:
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def gateway(clock: ManualClock) -> Gateway:
+    return Gateway(memory_stores(clock), clock)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "AGAIN_S", 0.001)
+    monkeypatch.setattr(accepting, "PENDING_FIRST_S", 0.001)
+
+
+# How a request runs
+
+
+@pytest.mark.requirement("durable:asked-for")
+@pytest.mark.parametrize(
+    ("wanted", "agent", "keyed_", "mode"),
+    [
+        ("auto", None, False, "classic"),
+        ("auto", "brief", False, "classic"),
+        ("auto", "lasting", False, "durable"),
+        ("classic", "lasting", False, "classic"),
+        ("durable", None, False, "durable"),
+        ("durable", "brief", False, "durable"),
+        ("classic", None, True, "durable"),
+        ("auto", None, True, "durable"),
+    ],
+)
+def test_the_request_wins_over_the_agent_and_a_key_over_both(
+    gateway: Gateway, wanted: WantedMode, agent: str | None, keyed_: bool, mode: str
+) -> None:
+    route = Route(requested="x", models=("m",), pool="default", agent=agent)
+    assert gateway.turns.mode(wanted, route, keyed=keyed_) == mode
+
+
+# What is stored
+
+
+@pytest.mark.requirement("durable:stored-then-published")
+async def test_the_whole_turn_is_stored_before_its_start_is_published(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = gateway.start()
+    order: list[str] = []
+    insert, send = gateway.stores.live_turns.insert, gateway.queue.send
+
+    async def inserting(tenant: str, turn: LiveTurn) -> bool:
+        order.append("insert")
+        return await insert(tenant, turn)
+
+    async def sending(*args: Any, **fields: Any) -> Receipt:
+        order.append("send")
+        return await send(*args, **fields)
+
+    stub(monkeypatch, gateway.stores.live_turns, "insert", inserting)
+    stub(monkeypatch, gateway.queue, "send", sending)
+    assert await gateway.accept(start) is start
+    assert order == ["insert", "send"]
+    assert gateway.queue.starts == [(subjects.turn_start(start.turn), f"{start.turn}:start:0", start)]
+    found = await gateway.stores.live_turns.get(TENANT, start.turn)
+    assert isinstance(found, LiveTurn)
+    assert codec.decode(codec.START, found.state) == start
+    assert (found.version, found.status, found.mode, found.ordinal) == (1, "queued", "durable", 1)
+    assert found.jobs == (Job(kind="model", step=1, attempt=1, pool="default"),)
+    assert (found.model, found.key, found.gateway, found.conversation) == ("m", "key-1", "gw", start.conversation)
+    assert (found.dialect, found.include_usage, found.request) == ("completions", True, "req_1")
+    assert found.accepted_at_ms == start.accepted_at_ms
+
+
+def test_what_the_client_calls_its_request_is_kept_and_else_the_requests_id(gateway: Gateway) -> None:
+    assert gateway.start(label="mine").request == "mine"
+    assert gateway.start(label="").request == ""
+    assert gateway.start().request == "req_1"
+
+
+def test_a_turn_in_a_given_conversation_has_no_number_yet(gateway: Gateway) -> None:
+    assert queued(gateway.start(conversation="conv")).ordinal == 0
+    assert queued(gateway.start(keep=False)).ordinal == 0
+
+
+async def test_a_turn_is_watched_before_its_start_is_published_and_not_stopped_behind(gateway: Gateway) -> None:
+    start = gateway.start()
+    await gateway.accepting.store(start)
+    async with gateway.accepting.running(start, None, Screen()):
+        (watched,) = gateway.desk.open_now
+        assert (watched.turn, watched.durable, watched.stream) == (start.turn, True, True)
+        assert len(gateway.queue.starts) == 1
+    assert gateway.desk.open_now == []
+
+
+# What fails
+
+
+@pytest.mark.requirement("durable:ambiguous-insert")
+async def test_an_insert_that_ran_and_said_otherwise_is_done_again_under_the_same_id(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert, tries = gateway.stores.live_turns.insert, 0
+
+    async def inserting(tenant: str, turn: LiveTurn) -> bool:
+        nonlocal tries
+        tries += 1
+        done = await insert(tenant, turn)
+        if tries == 1:
+            raise Unavailable(ErrorCode.STORE_DOWN, "timed out")
+        return done
+
+    stub(monkeypatch, gateway.stores.live_turns, "insert", inserting)
+    start = gateway.start()
+    assert await gateway.accept(start) is start
+    assert (tries, len(gateway.queue.starts)) == (2, 1)
+
+
+@pytest.mark.requirement("fault:store-down")
+@pytest.mark.parametrize("key", [None, keyed()])
+async def test_a_store_that_does_not_answer_in_time_is_told(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, key: Key | None
+) -> None:
+    async def gone(*_: object, **__: object) -> bool:
+        raise Unavailable(ErrorCode.STORE_DOWN, "down")
+
+    monkeypatch.setattr(accepting, "STORE_S", 0.02)
+    stub(monkeypatch, gateway.stores.claims if key else gateway.stores.live_turns, "claim" if key else "insert", gone)
+    with pytest.raises(Unavailable) as refused:
+        await gateway.accept(gateway.start(), key)
+    assert (refused.value.code, refused.value.retry_after_s) == (ErrorCode.STORE_DOWN, 1)
+    assert gateway.queue.starts == []
+
+
+async def test_with_the_bus_known_to_be_gone_nothing_is_claimed_or_stored(gateway: Gateway) -> None:
+    gateway.queue.connected = False
+    start = gateway.start()
+    with pytest.raises(Unavailable) as refused:
+        await gateway.accept(start, keyed())
+    assert refused.value.code is ErrorCode.BUS_DOWN
+    assert await gateway.stores.live_turns.get(TENANT, start.turn) is None
+    gateway.queue.connected = True
+    assert isinstance(await gateway.accept(gateway.start(), keyed(b"another")), StartTurn)
+
+
+@pytest.mark.requirement("durable:unknown-publication-is-accepted")
+async def test_a_publication_whose_outcome_is_not_known_leaves_an_accepted_turn(gateway: Gateway) -> None:
+    gateway.queue.error = Unavailable(ErrorCode.BUS_DOWN, "no answer")
+    start = gateway.start()
+    assert await gateway.accept(start) is start
+    assert isinstance(await gateway.stores.live_turns.get(TENANT, start.turn), LiveTurn)
+    assert gateway.queue.news == [f"turn.accepted.{start.turn}"]
+
+
+@pytest.mark.requirement("durable:refused-leaves-nothing")
+async def test_a_full_queue_leaves_neither_turn_nor_claim_nor_watch(gateway: Gateway) -> None:
+    gateway.queue.error = Busy(ErrorCode.QUEUE_FULL, "full", retry_after_s=1)
+    start, key = gateway.start(), keyed()
+    stored = await gateway.accepting.store(start, key)
+    assert stored is start
+    with pytest.raises(Busy):
+        async with gateway.accepting.running(start, key, Screen()):
+            pytest.fail("it does not run")
+    assert gateway.desk.open_now == []
+    assert gateway.queue.news == []
+    assert await gateway.stores.live_turns.get(TENANT, start.turn) is None
+    gateway.queue.error = None
+    again = gateway.start()
+    assert await gateway.accept(again, key) is again
+
+
+async def test_a_turn_that_somebody_runs_already_is_accepted_though_the_queue_is_full(gateway: Gateway) -> None:
+    gateway.queue.error = Busy(ErrorCode.QUEUE_FULL, "full", retry_after_s=1)
+    start = gateway.start()
+    await gateway.accepting.store(start)
+    await gateway.stores.live_turns.begin(TENANT, start.turn, ordinal=1)
+    await gateway.accepting.publish(start, None)
+    assert isinstance(await gateway.stores.live_turns.get(TENANT, start.turn), LiveTurn)
+
+
+@pytest.mark.requirement("durable:unknown-conversation")
+async def test_a_conversation_that_does_not_exist_is_told_before_anything_is_stored(gateway: Gateway) -> None:
+    start, key = gateway.start(conversation="nowhere"), keyed()
+    with pytest.raises(NotFound) as refused:
+        await gateway.accept(start, key)
+    assert refused.value.code is ErrorCode.CONVERSATION_UNKNOWN
+    assert await gateway.stores.live_turns.get(TENANT, start.turn) is None
+    await gateway.stores.conversations.create(TENANT, "nowhere", "other", agent=None)
+    assert await gateway.accept(start, key) is start
+
+
+@pytest.mark.requirement("durable:client-leaves-meanwhile")
+@pytest.mark.parametrize("store", ["insert", "claim"])
+async def test_a_client_that_leaves_in_the_middle_has_its_turn_accepted_all_the_same(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    owner = gateway.stores.live_turns if store == "insert" else gateway.stores.claims
+    reached, original, tries = asyncio.Event(), getattr(owner, store), 0
+
+    async def stuck(*args: Any, **fields: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            reached.set()
+            await asyncio.Event().wait()
+        return await original(*args, **fields)
+
+    stub(monkeypatch, owner, store, stuck)
+    start = gateway.start()
+    request = asyncio.create_task(gateway.accept(start, keyed()))
+    async with asyncio.timeout(5):
+        await reached.wait()
+        request.cancel()
+        with suppress(asyncio.CancelledError):
+            await request
+        await gateway.queue.sent.wait()
+    assert [each for _, _, each in gateway.queue.starts] == [start]
+    assert isinstance(await gateway.stores.live_turns.get(TENANT, start.turn), LiveTurn)
+
+
+# Keys
+
+
+@pytest.mark.requirement("idempotency:one-turn")
+async def test_of_twenty_at_once_at_two_gateways_one_runs_and_all_get_its_turn(clock: ManualClock) -> None:
+    stores = memory_stores(clock)
+    gateways = [Gateway(stores, clock, "one"), Gateway(stores, clock, "two")]
+    starts = [gateways[n % 2].start() for n in range(20)]
+    answers = await asyncio.gather(
+        *(gateways[n % 2].accept(start, keyed()) for n, start in enumerate(starts)),
+    )
+    (won,) = [answer for answer in answers if isinstance(answer, StartTurn)]
+    others = [answer for answer in answers if isinstance(answer, LiveTurn)]
+    assert len(others) == 19
+    assert {other.id for other in others} == {won.turn}
+    assert [start.turn for gateway in gateways for _, _, start in gateway.queue.starts] == [won.turn]
+
+
+@pytest.mark.requirement("idempotency:another-body-is-refused")
+async def test_the_same_key_with_another_body_is_refused(gateway: Gateway) -> None:
+    await gateway.accept(gateway.start(), keyed())
+    with pytest.raises(BadRequest) as refused:
+        await gateway.accept(gateway.start(), keyed(b"other"))
+    assert refused.value.code is ErrorCode.IDEMPOTENCY_MISMATCH
+    assert len(gateway.queue.starts) == 1
+
+
+@pytest.mark.requirement("idempotency:pending")
+async def test_a_key_whose_turn_is_not_stored_yet_is_waited_for_and_then_told(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, first = keyed(), gateway.start()
+    await gateway.stores.claims.claim(TENANT, key.kind, key.value, first.turn, fingerprint=key.fingerprint)
+    waiting = asyncio.create_task(gateway.accept(gateway.start(), key))
+    await asyncio.sleep(0)
+    await gateway.stores.live_turns.insert(TENANT, queued(first))
+    async with asyncio.timeout(5):
+        found = await waiting
+    assert isinstance(found, LiveTurn)
+    assert found.id == first.turn
+    other = keyed(key="other")
+    await gateway.stores.claims.claim(TENANT, other.kind, other.value, "never", fingerprint=other.fingerprint)
+    monkeypatch.setattr(accepting, "PENDING_S", 0.0)
+    with pytest.raises(Conflict) as refused:
+        await gateway.accept(gateway.start(), other)
+    assert (refused.value.code, refused.value.retry_after_s) == (ErrorCode.IDEMPOTENCY_PENDING, 1)
+
+
+@pytest.mark.requirement("idempotency:taken-over")
+async def test_a_claim_that_ran_out_is_gone_on_with_under_its_own_turn(clock: ManualClock) -> None:
+    stores = memory_stores(clock)
+    frozen, other = Gateway(stores, clock, "frozen"), Gateway(stores, clock, "other")
+    key, first = keyed(), frozen.start()
+    await stores.claims.claim(TENANT, key.kind, key.value, first.turn, fingerprint=key.fingerprint)
+    clock.now_s += 31
+    taken = await other.accept(other.start(), key)
+    assert isinstance(taken, StartTurn)
+    assert taken.turn == first.turn
+    # It thaws between its claim and its insert: what it would publish is not what is stored.
+    found = await frozen.accept(first, key)
+    assert isinstance(found, LiveTurn)
+    assert (found.id, found.gateway) == (first.turn, "other")
+    assert frozen.queue.starts == []
