@@ -2,11 +2,10 @@
 PYTHON ?= python3
 PORT ?= 8002
 DATA ?= .data
-FAULTS ?= 160
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test check format test-unit test-contract test-integration test-e2e bench chaos golden docs clean
+.PHONY: help setup up down demo test check format test-unit test-contract test-integration test-e2e bench chaos golden docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +18,9 @@ up: setup ## run the whole cluster here, in the foreground (PORT=8002, DATA=.dat
 
 down: ## stop what `make up` started
 	@if [ -x $(BIN)/kitemesh ]; then $(BIN)/kitemesh down --data "$(DATA)"; else echo "nothing is installed, so nothing runs"; fi
+
+demo: setup ## kill a gateway and a model-runner under a stream and watch it go on; half a minute, touches no other cluster
+	@exec $(BIN)/kitemesh demo
 
 test: setup check ## lint, types, imports and every test but chaos and bench
 	@$(BIN)/pytest -m "not chaos and not bench"
@@ -49,14 +51,14 @@ test-e2e: setup ## real processes, real clients
 bench: setup ## measure this machine; prints a table, writes JSON to bench-results/
 	@PYTHONPATH=tests $(BIN)/python -m bench
 
-chaos: setup ## kill processes at every failpoint beside turns with effects (FAULTS=160, SEED=, ONLY=)
-	@PYTHONPATH=tests $(BIN)/python -m chaos --faults "$(FAULTS)" $(if $(SEED),--seed "$(SEED)") $(if $(ONLY),--only "$(ONLY)")
+chaos: setup ## break services, NATS, MongoDB, disks and the network under load (FAULTS=, SEED=, ONLY=turns|nats|…)
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(if $(FAULTS),--faults "$(FAULTS)") $(if $(SEED),--seed "$(SEED)") $(if $(ONLY),--only "$(ONLY)")
 
 golden: setup ## keep the bytes of a new example message (NAME=turn.start.with_field)
 	@PYTHONPATH=tests $(BIN)/python scripts/write_golden.py "$(NAME)"
 
-docs: setup ## write docs/settings.md and docs/metrics.md again
-	@$(BIN)/python scripts/generate_docs.py
+docs: setup ## write docs/settings.md, docs/metrics.md and docs/turn.md again
+	@PYTHONPATH=tests $(BIN)/python scripts/generate_docs.py
 
 clean: ## remove .venv and caches; the data of `make up` stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

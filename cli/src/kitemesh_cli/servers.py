@@ -24,6 +24,8 @@ __all__ = [
     "check_mongod",
     "die_with_parent",
     "free_port",
+    "mongod_command",
+    "nats_command",
     "start_mongod",
     "start_nats",
     "wait_listening",
@@ -33,7 +35,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 NATS_CONFIG: Final = """\
 listen: "{host}:{port}"
-server_name: "kitemesh-dev"
+server_name: "{name}"
 max_payload: 1MB
 write_deadline: "10s"
 jetstream {{
@@ -102,16 +104,41 @@ def check_mongod() -> Path:
     return binary
 
 
-def start_nats(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start nats-server with JetStream under `data`, bounded in memory and disk."""
+def nats_command(
+    data: Path, port: int, *, name: str = "kitemesh-dev", store: Path | None = None, more: str = ""
+) -> list[str]:
+    """Return what starts nats-server with JetStream, bounded in memory and disk.
+
+    Args:
+        data: Gets the configuration file.
+        port: On loopback.
+        name: Of the server, among those of its cluster.
+        store: Where JetStream keeps everything; under `data` without it.
+        more: Further text of the configuration.
+
+    Raises:
+        ServerMissing: There is no binary.
+
+    """
     data.mkdir(parents=True, exist_ok=True)
     config = data / "nats.conf"
-    config.write_text(NATS_CONFIG.format(host=LOOPBACK, port=port, store=data / "jetstream"))
-    return spawn([str(nats_binary()), "-c", str(config)], log)
+    text = NATS_CONFIG.format(host=LOOPBACK, port=port, name=name, store=store or data / "jetstream")
+    config.write_text(text + more)
+    return [str(nats_binary()), "-c", str(config)]
 
 
-def start_mongod(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start mongod under `data`: loopback only, no wire compression (CVE-2025-14847), a small cache.
+def start_nats(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start nats-server with JetStream under `data`, bounded in memory and disk."""
+    return spawn(nats_command(data, port), log)
+
+
+def mongod_command(data: Path, port: int, *more: str) -> list[str]:
+    """Return what starts mongod under `data`: loopback only, no wire compression (CVE-2025-14847), a small cache.
+
+    Args:
+        data: Where it keeps everything.
+        port: On loopback.
+        more: Further flags.
 
     Raises:
         ServerMissing: The binary cannot run here; the message names the library and the command that installs it.
@@ -121,7 +148,12 @@ def start_mongod(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     data.mkdir(parents=True, exist_ok=True)
     flags = ["--bind_ip", LOOPBACK, "--port", str(port), "--dbpath", str(data), "--nounixsocket"]
     bounds = ["--wiredTigerCacheSizeGB", "0.25", "--networkMessageCompressors", "disabled", "--setParameter"]
-    return spawn([str(binary), *flags, *bounds, "diagnosticDataCollectionEnabled=false", "--quiet"], log)
+    return [str(binary), *flags, *bounds, "diagnosticDataCollectionEnabled=false", "--quiet", *more]
+
+
+def start_mongod(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start mongod as `mongod_command` has it."""
+    return spawn(mongod_command(data, port), log)
 
 
 def wait_listening(process: subprocess.Popen[bytes], port: int, *, timeout_s: float, log: Path) -> None:

@@ -51,6 +51,7 @@ def test_help_lists_every_verb_and_exit_code(
     text = capsys.readouterr().out
     for word in (
         "dev",
+        "demo",
         "down",
         "bootstrap",
         "keys",
