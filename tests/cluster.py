@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,10 +45,18 @@ class Cluster:
         self.key = (data / "key").read_text().strip()
         self.origin = f"http://{LOOPBACK}:{port}"
 
-    def call(self, path: str, body: Any = None, *, key: str | None = "", method: str | None = None) -> Reply:
+    def call(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = "",
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """Send a request; the cluster's own key unless another, or `None`, is given."""
         credential = self.key if key == "" else key
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **(headers or {})}
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()

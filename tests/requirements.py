@@ -21,10 +21,13 @@ SEED: Final = "seed 000, the first published API"
 NATIVE: Final = "this server's own HTTP API"
 NATS_PY: Final = "nats-py 2.16.0"
 CLASSIC: Final = "architecture: a classic turn"
+DURABLE: Final = "architecture: a durable turn"
+KEYS: Final = "The Idempotency-Key HTTP header field (IETF draft)"
 DYING: Final = "architecture: when something dies"
 PURE: Final = "architecture: pure inside, adapters at the edge"
 MACHINES: Final = "architecture: several machines"
 WIRE: Final = "docs/wire.md: messages"
+FRAMES: Final = "docs/wire.md: captured frames"
 WEBHOOKS: Final = "docs/approvals.md: webhooks"
 TOOLS: Final = "docs/catalog.md: tools"
 RACES: Final = "docs/approvals.md: races"
@@ -69,11 +72,17 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "approvals:shown-as-it-will-run": Requirement(
             "An approval shows each call exactly as it will run, with a sentence for people and its end.", NATIVE
         ),
+        "attempt:claimed-has-no-message": Requirement(
+            "An attempt that a worker claimed is never published, so nobody works on it beside that worker.", DYING
+        ),
         "attempt:gap-stops-the-showing": Requirement(
             "After a missing frame nothing more is shown until the closing event says how the answer goes on.", CLASSIC
         ),
         "attempt:lost-turn-is-told": Requirement(
             "A turn that somebody worked on and that fell silent ends with an explicit error and is stopped.", DYING
+        ),
+        "attempt:newest-is-followed": Requirement(
+            "Of a newer attempt a client is shown what follows what it has, as long as both tell the same.", DURABLE
         ),
         "attempt:one-is-shown": Requirement(
             "A client sees one attempt's text, in order and without repeats: that of the attempt seen first.", CLASSIC
@@ -94,6 +103,12 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "attempt:waiting-is-not-death": Requirement(
             "A turn that waits in a queue is not taken for lost before its budget is spent.", DYING
+        ),
+        "background:accepted-once-stored": Requirement(
+            "A background run is answered 202 once it is stored, and can then be shown and followed.", NATIVE
+        ),
+        "background:durable": Requirement(
+            "A background run is durable, whatever its agent says; one that asks to be classic is refused.", NATIVE
         ),
         "bootstrap:drift-is-refused": Requirement(
             "Streams or consumers that differ in a way no update heals are all named, and nothing is changed.", MACHINES
@@ -267,6 +282,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "conversation:queue-in-order": Requirement(
             "Turns of one conversation queue in the order of their arrival, up to a bound, and run in it.", CLASSIC
         ),
+        "conversation:durable-turns-keep-their-lock": Requirement(
+            "A durable turn keeps its conversation for as long as it may take, whether or not anybody sweeps.", DYING
+        ),
         "conversation:renewed-by-its-gateway": Requirement(
             "The gateway that holds the client renews the lock of its turn, and only of a turn that was started.", DYING
         ),
@@ -283,11 +301,85 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "A message that is given up becomes exactly one dead letter: a reference with a reason, never content.",
             WIRE,
         ),
+        "drain:durable-streams-move": Requirement(
+            "A gateway that stops has the clients of durable streams come back elsewhere, spread over some seconds.",
+            "promise P6",
+        ),
+        "drain:workers-hand-over": Requirement(
+            "Orchestrators and workers that stop under load finish or hand over what they have, and no turn is lost.",
+            "promise P6",
+        ),
+        "durable:ambiguous-insert": Requirement(
+            "An insert whose outcome is not known is done again under the same id, and one turn comes of it.", DURABLE
+        ),
+        "durable:asked-for": Requirement(
+            "A turn is durable by its request, else by its agent, and always with an idempotency key.", DURABLE
+        ),
+        "durable:client-leaves": Requirement(
+            "A durable turn goes on without its client; a classic one is cancelled.", DURABLE
+        ),
+        "durable:client-leaves-meanwhile": Requirement(
+            "A client that leaves while its durable turn is being accepted leaves an accepted turn.", DURABLE
+        ),
+        "durable:gateway-dies": Requirement(
+            "A request whose gateway dies while it accepts it runs once for its key, and another gateway answers it.",
+            DURABLE,
+        ),
+        "durable:refused-leaves-nothing": Requirement(
+            "A durable turn that a full queue refuses is not stored any more, and its key is free.", DURABLE
+        ),
+        "durable:sdk": Requirement("The OpenAI SDK reads a durable answer as any other, whole and streamed.", OPENAI),
+        "durable:status-line-at-once": Requirement(
+            "The status line of a durable stream is sent as soon as the turn is stored.", DURABLE
+        ),
+        "durable:stored-then-published": Requirement(
+            "The whole of a durable turn is stored by one write before its start is published.", DURABLE
+        ),
+        "durable:unknown-conversation": Requirement(
+            "A conversation that does not exist is told before anything of a durable turn is stored.", DURABLE
+        ),
+        "durable:unknown-publication-is-accepted": Requirement(
+            "A stored turn is accepted whatever becomes of its start's publication.", DURABLE
+        ),
+        "durable:visible-at-once": Requirement(
+            "A durable turn is shown at every gateway as soon as it is accepted.", NATIVE
+        ),
+        "events:gap-is-told": Requirement(
+            "A reader whose position is not kept any more, or is of another life of the stream, is told so first, and "
+            "then what is kept.",
+            NATIVE,
+        ),
+        "events:no-gap-and-no-repeat": Requirement(
+            "A reader that comes back with `Last-Event-ID`, at any gateway, is told everything since, once, in order.",
+            NATIVE,
+        ),
+        "events:slow-readers-are-cut": Requirement(
+            "A reader that does not read loses its connection, and the others are told as before.", NATIVE
+        ),
+        "events:tell-without-content": Requirement(
+            "A tenant's readers are told as it happens what becomes of executions and approvals, never content.", NATIVE
+        ),
+        "events:who-may-know": Requirement(
+            "A reader is told only of its tenant, of models that its key may name, and of approvals if it may list "
+            "them; a key that is revoked is told nothing more.",
+            NATIVE,
+        ),
         "executions:foreign-is-missing": Requirement(
             "Another tenant's execution cannot be told from one that does not exist, by any route.", NATIVE
         ),
+        "executions:list": Requirement(
+            "Executions are listed newest first, by status and conversation and in pages, as far as the key may see.",
+            NATIVE,
+        ),
+        "executions:native-events": Requirement(
+            "An execution's events say which step they belong to, and its last one how it stands.", NATIVE
+        ),
         "executions:shown": Requirement(
             "An execution tells its status, its steps and what became of each call.", NATIVE
+        ),
+        "executions:stream": Requirement(
+            "Any number of readers follow an execution from its beginning, whether it runs, is held or has ended.",
+            NATIVE,
         ),
         "failpoint:off-unless-armed": Requirement(
             "A failpoint does nothing unless it was armed, and then acts once, on the pass that was asked for.",
@@ -302,6 +394,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "fault:killed-process-comes-back": Requirement(
             "Any one process that is killed is started again, and the cluster serves by itself.", DYING
+        ),
+        "fault:network": Requirement(
+            "Connections to NATS and MongoDB that are slow, held, broken or half open cost no turn.", DYING
         ),
         "fault:queue-full": Requirement(
             "A full queue is 429 with `Retry-After`, and nothing is left behind of the turn.", CLASSIC
@@ -417,6 +512,29 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "http:upstream-limit-keeps-its-time": Requirement(
             "A provider's limit reaches the client as 429 with the time that the provider asked for.", OPENAI
         ),
+        "idempotency:another-body-is-refused": Requirement(
+            "An idempotency key that comes with another body is 422.", KEYS
+        ),
+        "idempotency:key-is-checked": Requirement(
+            "An idempotency key that is not 1 to 255 printable ASCII characters is 400.", KEYS
+        ),
+        "idempotency:one-turn": Requirement(
+            "Any number of requests with one key at once at several gateways run one turn, and all get its answer.",
+            KEYS,
+        ),
+        "idempotency:pending": Requirement(
+            "A key whose turn is not stored yet is waited for, and then told with 409 and when to come back.", KEYS
+        ),
+        "idempotency:replayed": Requirement(
+            "The same key and body attach to the running turn or replay its result, and the answer says so.", KEYS
+        ),
+        "idempotency:resume": Requirement(
+            "A decision is made once and answered in the same way, whatever idempotency key comes with it.", NATIVE
+        ),
+        "idempotency:scope": Requirement("A key stands for one request of one tenant on one route.", KEYS),
+        "idempotency:taken-over": Requirement(
+            "A claim whose gateway never stored its turn is taken over under the same turn id.", DURABLE
+        ),
         "key:shown-once": Requirement(
             "A key's text is shown once; what is kept is a digest under a secret.", "SECURITY.md"
         ),
@@ -437,6 +555,14 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "openapi:docs-page-is-inert": Requirement(
             "The documentation page loads nothing, runs nothing and needs no credential.", "docs/runbook.md"
+        ),
+        "promise:P10": Requirement(
+            "Of three MongoDB servers the primary may be lost or frozen, and no acknowledged write is lost.",
+            "promise P10",
+        ),
+        "promise:P11": Requirement(
+            "A full disk under NATS or MongoDB is told as 503 in time, and heals when there is space again.",
+            "promise P11",
         ),
         "promise:P13": Requirement(
             "Malformed requests never become a 5xx, end the server or show its insides.", "promise P13"
@@ -469,12 +595,29 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "promise:P25": Requirement(
             "After a cancel's answer no call with an effect begins that it does not name.", "promise P25"
         ),
+        "promise:P3": Requirement(
+            "A worker that stood still for three leases changes nothing when it goes on, and one answer is shown.",
+            "promise P3",
+        ),
         "promise:P4": Requirement(
             "Of any decisions, ends and deaths of gateways at once one counts, and a call has at most one effect.",
             "promise P4",
         ),
         "promise:P5": Requirement(
             "What reaches a tool is what was approved, and nothing when that was changed meanwhile.", "promise P5"
+        ),
+        "promise:P6": Requirement(
+            "A rolling restart breaks no durable stream, and no classic one looks complete that is not.", "promise P6"
+        ),
+        "promise:P7": Requirement(
+            "NATS that is killed and started again under load costs no turn, and new ones are taken within 5 s.",
+            "promise P7",
+        ),
+        "promise:P8": Requirement(
+            "Of three NATS servers any one may be lost, frozen or cut off, and no turn is lost.", "promise P8"
+        ),
+        "promise:P9": Requirement(
+            "Every accepted durable turn ends though the bus has lost its whole store.", "promise P9"
         ),
         "provider:budget": Requirement(
             "A turn's budget stops the provider's call, however steadily it streams.", "promise P20"
@@ -517,17 +660,48 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "race:approved-elsewhere-while-asking": Requirement(
             "Who asked and still waits gets the whole answer when a call is approved elsewhere.", RACES
         ),
+        "reattach:refusals": Requirement(
+            "Another's stream is unknown and that of a classic turn is gone, and a request to go on starts nothing.",
+            DURABLE,
+        ),
+        "reattach:same-bytes": Requirement(
+            "A durable stream is gone on with at any gateway by the bytes that followed, while it runs and afterwards.",
+            DURABLE,
+        ),
         "resume:another-gateway": Requirement(
             "A resumed turn is followed at any gateway, whichever one its events are addressed to.", SEED
         ),
         "resume:answers-are-checked": Requirement(
             "A resume request with anything wrong in it is refused with every mistake and decides nothing.", SEED
         ),
+        "resume:by-content": Requirement(
+            "Where frames are not kept any more, a stream goes on behind what its client was shown, from the store.",
+            FRAMES,
+        ),
         "resume:decided-once": Requirement(
             "An approval decided otherwise is refused with the decision that won; one that is over is gone.", SEED
         ),
         "resume:durable": Requirement(
             "Neither a client that leaves nor a gateway that stops ends a resumed turn.", SEED
+        ),
+        "resume:errors-have-no-position": Requirement(
+            "An error in a durable stream has no id, so that its client's last one stays good.", FRAMES
+        ),
+        "resume:exact-while-captured": Requirement(
+            "Behind any event follow the very bytes that followed it the first time, as long as its frames are kept.",
+            FRAMES,
+        ),
+        "resume:gap-is-an-error": Requirement(
+            "A position from which the answer does not go on is an explicit error that names the execution.", FRAMES
+        ),
+        "resume:gap-is-read-again": Requirement(
+            "What a durable stream misses is read again, and what cannot be is completed by the closing event.", FRAMES
+        ),
+        "resume:hostile-ids": Requirement(
+            "A `Last-Event-ID` that this server never gave out is refused, or shows nothing but the answer.", FRAMES
+        ),
+        "resume:late-readers": Requirement(
+            "Who comes after the end of a turn, or after its hold, is told all of it.", FRAMES
         ),
         "resume:may-hold-again": Requirement("A resumed turn may hold again.", SEED),
         "resume:messages-follow-the-results": Requirement(
@@ -545,11 +719,20 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "resume:partial": Requirement(
             "Each held call runs or is denied by itself, and the reason of a denial reaches the model.", SEED
         ),
+        "resume:position-at-the-end": Requirement(
+            "A client that has some of the events that close a stream is told the others.", FRAMES
+        ),
+        "resume:position-says-what-was-shown": Requirement(
+            "An event's id says how much of its step was shown, up to it.", FRAMES
+        ),
         "resume:same-continuation": Requirement(
             "The same decision once more gives the same continuation, live or from the store.", SEED
         ),
         "resume:seeds-examples": Requirement(
             "The resume flow of the first published API works as printed, with two ids pasted.", SEED
+        ),
+        "resume:several-readers": Requirement(
+            "Several readers of one turn are each told all that they miss, and nothing twice.", FRAMES
         ),
         "resume:streamed": Requirement(
             "A continuation is streamed like any answer and says what a whole one says.", SEED

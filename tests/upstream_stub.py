@@ -28,6 +28,7 @@ class Plan(NamedTuple):
         then: What follows the tokens: `finish`, `stall`, `reset`, `end` (no finish_reason), `done` (only the end mark),
             `linger`, `drop` and `babble` (a finish_reason, then nothing, a reset or garbage), `garbage`, `error`, or
             `line` (one of `line_bytes`).
+        variant: `changing` says something else each time; `odd` and `calls` are answers of their own.
 
     """
 
@@ -163,10 +164,11 @@ class Stub:
         await response.write(FIRST)
         for n in range(plan.reasoning):
             await response.write(chunk({"reasoning_content": f"r{n} "}))
+        word = f"v{seen}-" if plan.variant == "changing" and seen > 1 else "w"
         for n in range(plan.tokens):
             if plan.delay_ms:
                 await asyncio.sleep(plan.delay_ms / 1000)
-            await response.write(chunk({"content": f"w{n} "}))
+            await response.write(chunk({"content": f"{word}{n} "}))
         if plan.variant == "calls":
             for delta in PIECES:
                 await response.write(chunk(delta))

@@ -96,6 +96,13 @@ class LiveTurns(MemoryLiveTurns):
             raise Unavailable(ErrorCode.STORE_DOWN, "the test took it away")
         return await super().claim(tenant, turn, job)
 
+    async def published_again(self, job: Generate) -> None:
+        """Have the orchestrator say that the turn's job was published under this job's attempt."""
+        found = await self.get(job.tenant, job.turn)
+        assert isinstance(found, LiveTurn)
+        work = Job(kind="model", step=job.step, attempt=job.attempt, pool="p")
+        await self.save(job.tenant, msgspec.structs.replace(found, version=found.version + 1, jobs=(work,)))
+
     async def begin(self, job: Generate, *, attempt: int | None = None, claimed: tuple[int, int] = (0, 0)) -> None:
         """Store a turn for which this job is outstanding, `claimed` by that delivery of that message."""
         message, deliveries = claimed

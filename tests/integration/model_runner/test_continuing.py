@@ -198,6 +198,7 @@ async def test_an_answer_that_is_handed_back_in_mid_stream_is_gone_on_with_by_th
     assert isinstance(released, StepReleased)
     assert (released.attempt, bytes(released.job)) == (1, codec.encode(job))
     again = msgspec.structs.replace(durable("@count 5", turn="handed-back"), attempt=2)
+    await rig.live_turns.published_again(again)
     assert await handle(rig, again) == Done()
     event = await answer(rig)
     assert (event.attempt, event.text) == (2, "1 2 3 4 5 ")

@@ -53,8 +53,10 @@ async def handle(rig: Rig, job: Generate, deliveries: int, waited_s: float = 0.0
 
 
 async def test_a_first_delivery_of_a_stored_job_claims_nothing_and_names_its_result_by_the_attempt(rig: Rig) -> None:
+    asked = stored("@echo hi", attempt=3)
+    await rig.live_turns.begin(asked)
     rig.start()
-    job = await rig.send(stored("@echo hi", attempt=3))
+    job = await rig.send(asked)
     event = await rig.event()
     assert isinstance(event, StepGenerated)
     assert (event.attempt, event.text) == (3, "hi")

@@ -92,7 +92,7 @@ async def test_a_sweep_ends_and_gets_to_the_last_turn_though_pages_of_others_fai
 
     async def break_down(*_: object) -> None:
         await rig.bus.barrier()
-        raise Unavailable(ErrorCode.BUS_DOWN, "gone")
+        raise Unavailable(ErrorCode.STORE_DOWN, "gone")
 
     monkeypatch.setattr(rig.stores.conversations, "renew", break_down)
     rig.later(7.0)

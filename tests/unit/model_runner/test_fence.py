@@ -96,8 +96,25 @@ async def test_a_classic_job_works_under_its_number_of_deliveries_and_asks_nobod
 
 
 async def test_a_first_delivery_claims_nothing(store: FaultyLiveTurns) -> None:
-    assert await ask(Fence(store, pool="p"), 1, attempt=3) == 3
+    assert await ask(Fence(store, pool="p"), 1) == 1
     assert store.asked == []
+
+
+@pytest.mark.parametrize(
+    ("outstanding", "standing"),
+    [
+        ((Job(kind="model", step=2, attempt=2, pool="p"),), 2),
+        ((CLAIMED,), "over"),
+        ((Job(kind="model", step=2, attempt=3, pool="p"),), "over"),
+        ((), "over"),
+    ],
+)
+async def test_the_first_delivery_of_a_job_published_again_is_dropped_if_its_attempt_is_a_workers(
+    store: FaultyLiveTurns, outstanding: tuple[Job, ...], standing: Standing
+) -> None:
+    await keep(store, *outstanding)
+    assert await ask(Fence(store, pool="p"), 1, sequence=9, attempt=2) == standing
+    assert store.asked == ["get"]
 
 
 async def test_a_redelivered_stored_job_claims_the_next_attempt_once(store: FaultyLiveTurns) -> None:

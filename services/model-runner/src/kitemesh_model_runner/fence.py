@@ -60,9 +60,13 @@ class Fence:
         known = self._known.get(key)
         if known is not None and not known.is_spent:
             return known.number
-        if not job.stored or (delivery.deliveries == 1 and known is None):
+        if not job.stored or (delivery.deliveries == 1 and job.attempt == 1 and known is None):
             return job.attempt + delivery.deliveries - 1
         current = await self._outstanding(job.tenant, job.turn, job.step)
+        if delivery.deliveries == 1 and known is None:
+            # Of an attempt that was published again; one that a worker claimed has no message of its own.
+            is_mine = current is not None and (current.attempt, current.message) == (job.attempt, 0)
+            return job.attempt if is_mine else "over"
         if current is not None and known is not None and _is_by(current, delivery, known.number + 1):
             # The answer to our own claim was lost, and it stands.
             self._remember(key, _Known(current.attempt))

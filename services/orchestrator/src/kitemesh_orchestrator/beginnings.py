@@ -32,6 +32,8 @@ from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.worker import Done, Outcome
 
 UNKNOWN_AGENT: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested agent is no longer offered")
+STALE_S: Final = 5.0
+HALFWAY_MAX: Final = 10_000
 _MS: Final = 1000.0
 
 log: Final = structlog.get_logger()
@@ -71,6 +73,9 @@ class Beginnings:
         """
         # A promotion is published again when it was not taken up in time, so it too may come twice.
         again = delivery.deliveries > 1 or delivery.subject == subjects.control_start(start.turn)
+        # A cancel is broadcast for a while, and remembered for a minute, by who was there to hear it.
+        waited_s = queued_s(delivery.published_at_s, now_ms=self._clock.now_ms())
+        again = again or waited_s > STALE_S
         timed = self._timer(delivery)
         if start.mode == "durable":
             again = again or delivery.subject in self._halfway
@@ -78,6 +83,8 @@ class Beginnings:
                 await self._begin_stored(start, delivery.data, timed, again=again)
             except Unavailable:
                 # It may have come to anything, and the turn to its end before this is tried again.
+                if len(self._halfway) >= HALFWAY_MAX:
+                    self._halfway.clear()
                 self._halfway.add(delivery.subject)
                 raise
             self._halfway.discard(delivery.subject)
@@ -138,15 +145,15 @@ class Beginnings:
                     # Its place in the conversation is to be known before there is an answer.
                     await self._live_turns.begin(start.tenant, start.turn, ordinal=ordinal)
                 await self._drive.begin(accepted, event, seated.history, timed=timed, attempt=attempt)
-                if beside:
-                    # The model is asked meanwhile.
-                    await self._note(start, ordinal)
+                # The model is asked meanwhile.
+                await self._note(start, ordinal, runs=beside)
 
-    async def _note(self, start: StartTurn, ordinal: int) -> None:
-        """Note that a turn runs, and insert the conversation that it begins; again is the same."""
-        await asyncio.gather(
-            self._live_turns.begin(start.tenant, start.turn, ordinal=ordinal), self._seating.create(start)
-        )
+    async def _note(self, start: StartTurn, ordinal: int, *, runs: bool = True) -> None:
+        """Note that a turn runs, and that it has its conversation; again is the same."""
+        work = [self._seating.keep(start)]
+        if runs:
+            work.append(self._live_turns.begin(start.tenant, start.turn, ordinal=ordinal))
+        await asyncio.gather(*work)
 
     async def _not_begun(self, start: StartTurn) -> Loaded | None:
         """Return a turn whose start has come again, if its first job was never published; else see to it."""
@@ -162,7 +169,7 @@ class Beginnings:
                 await self._endings.repeat(found)
             case Loaded(cancelled=str(reason)):
                 await self._drive.apply(found, TurnCancelled(reason=reason))
-            case Loaded(state=Generating(step=1)) if lost and found.queued:
+            case Loaded(state=Generating(step=1) as state) if lost and found.queued and self._was_not_published(state):
                 return found
             case Loaded(state=Generating() | Calling() as state):
                 if _opens(state.start):
@@ -174,6 +181,13 @@ class Beginnings:
                 else:
                     log.info("start.outdated", turn=start.turn)
         return None
+
+    def _was_not_published(self, state: Generating) -> bool:
+        """Tell whether the first job of a turn that was not noted as running cannot be out: the note comes first.
+
+        Not so where the turn opens its conversation. One whose agent is gone is returned, too, to be refused.
+        """
+        return not _opens(state.start) or not self._agent_of(state.start)[1]
 
     def _agent_of(self, start: StartTurn) -> tuple[Agent | None, bool]:
         """Return whose rules a turn follows, and whether it can be begun at all."""

@@ -47,6 +47,7 @@ class Loaded(NamedTuple):
         version: Of the document; 0 when the state was carried.
         cancelled: Why it is being cancelled.
         queued: It was accepted as durable, and nobody has noted that it runs.
+        claimed: The jobs, by kind and number, whose newest attempt a worker claimed for a message that it has.
 
     """
 
@@ -54,6 +55,7 @@ class Loaded(NamedTuple):
     version: int = 0
     cancelled: str | None = None
     queued: bool = False
+    claimed: frozenset[tuple[str, int]] = frozenset()
 
 
 class Drive:
@@ -71,7 +73,8 @@ class Drive:
         if not isinstance(found, LiveTurn):
             return found
         why = (found.cancelled or "on request") if found.status == "cancelling" else None
-        return Loaded(stored.from_live(found), found.version, why, found.status == "queued")
+        claimed = frozenset((job.kind, job.index) for job in found.jobs if job.message)
+        return Loaded(stored.from_live(found), found.version, why, found.status == "queued", claimed)
 
     async def discard(self, tenant: str, turn: str) -> None:
         """End a stored turn that is being cancelled by its document alone.
@@ -178,8 +181,14 @@ class Drive:
             await self._publish(decided, commands, handed_back)
             await self._holding.follow(decided)
         elif isinstance(state, Generating | Calling) and state.durable:
-            # What follows may have been lost with the process that saved it.
-            await self._publish(state, pending(state), None)
+            # What follows may have been lost with the process that saved it. Not so an attempt that was claimed: it was
+            # never published, and a message of it would be worked on beside the one that it was claimed for.
+            unclaimed = [
+                command
+                for command in pending(state)
+                if not isinstance(command, Publish) or (command.job.kind, command.job.index) not in loaded.claimed
+            ]
+            await self._publish(state, unclaimed, None)
             await self._holding.follow(state)
         await reach("orch.after_publish")
 
@@ -202,7 +211,7 @@ class Drive:
         return state
 
     async def _publish(
-        self, state: Running, commands: tuple[Command, ...], handed_back: Generate | RunCalls | None
+        self, state: Running, commands: Sequence[Command], handed_back: Generate | RunCalls | None
     ) -> None:
         for command in commands:
             if isinstance(command, Publish):

@@ -80,6 +80,9 @@ class GivingUp:
         if isinstance(message, StartTurn) and message.mode == "classic":
             return Loaded(Accepted(start=message))
         found = await self._drive.load(message.tenant, message.turn)
+        if isinstance(message, StartTurn) and isinstance(found, Loaded) and not found.queued:
+            # It runs; whoever took up its start was killed by something else.
+            return None
         carry = getattr(message, "carry", None)
         if found is not None or carry is None or carried.is_empty(carry):
             return found

@@ -14,6 +14,7 @@ from kitemesh_runtime.stores import Seat, Stores, TurnRecord
 log: Final = structlog.get_logger()
 
 RETRY_BUSY_S: Final = 1.0
+LOCK_MARGIN_S: Final = 60.0
 
 
 class Seated(NamedTuple):
@@ -101,14 +102,31 @@ class Seating:
 
     async def create(self, start: StartTurn) -> None:
         """Insert the conversation that a turn begins; the turn's end makes up for a failure."""
-        if start.conversation is None or not start.fresh:
-            return
         try:
+            await self._insert(start)
+        except KitemeshError as exc:
+            log.warning("conversation.not_created", turn=start.turn, code=exc.code)
+
+    async def keep(self, start: StartTurn) -> None:
+        """Insert the conversation that a durable turn begins, and keep it locked for as long as the turn may take.
+
+        Nobody renews it as a gateway does for a classic one; a sweep does where the turn takes longer.
+
+        Raises:
+            Unavailable: The store does not answer; again it does what is left.
+
+        """
+        if start.conversation is None:
+            return
+        await self._insert(start)
+        for_s = start.budget_s + LOCK_MARGIN_S
+        await self._stores.conversations.extend(start.tenant, start.conversation, start.turn, for_s=for_s)
+
+    async def _insert(self, start: StartTurn) -> None:
+        if start.conversation is not None and start.fresh:
             await self._stores.conversations.create(
                 start.tenant, start.conversation, start.turn, agent=start.route.agent
             )
-        except KitemeshError as exc:
-            log.warning("conversation.not_created", turn=start.turn, code=exc.code)
 
     async def leave(self, tenant: str, conversation: str, turn: str) -> bytes | None:
         """Take a waiting turn out of the queue and return the bytes of its start; `None` when it does not wait."""

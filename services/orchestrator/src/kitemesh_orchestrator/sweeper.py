@@ -7,13 +7,13 @@ neither in a queue nor done. Waiting in a queue is not death.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
 from kitemesh_contracts import subjects
 from kitemesh_contracts.commands import ApplyHold, CancelTurn
-from kitemesh_contracts.errors import KitemeshError
+from kitemesh_contracts.errors import ErrorCode, KitemeshError, Unavailable
 from kitemesh_contracts.headers import start_msg_id
 from kitemesh_orchestrator import stored
 from kitemesh_orchestrator.endings import Endings
@@ -29,6 +29,7 @@ from kitemesh_runtime.metrics import HOLDS_OPEN, TURNS_REDRIVEN
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores
 
+BUS_AGAIN_S: Final = 1.0
 SETTLE_S: Final = 12.0
 """Longer than the holders of locks take to renew them."""
 PAGE: Final = 32
@@ -75,17 +76,20 @@ class Sweeper:
             log.info("sweep.promoted", turns=len(promoted))
         for hold in await self._stores.holds.due():
             await self._one("hold", hold.id, self._engine.apply_hold(_apply(hold.turn, hold.tenant, hold.id)))
+        is_unheard = False
         while True:
             due = await self._stores.live_turns.due(idle_s=IDLE_S, limit=PAGE)
-            await asyncio.gather(*(self._tend(live) for live in due))
+            outcomes = await asyncio.gather(*(self._one("turn", live.id, self._look_after(live)) for live in due))
+            for live, outcome in zip(due, outcomes, strict=True):
+                is_unheard = is_unheard or outcome == "unheard"
+                if outcome == "broke" or (outcome == "unheard" and len(due) == PAGE):
+                    # Looked at again at once, it would keep the sweep from ending and from those behind it.
+                    await self._stores.live_turns.touch(live.tenant, live.id, version=live.version)
             if len(due) < PAGE:
                 break
         HOLDS_OPEN.set(await self._stores.holds.count_open())
-
-    async def _tend(self, live: LiveTurn) -> None:
-        if not await self._one("turn", live.id, self._look_after(live)):
-            # Looked at again at once, it would keep the sweep from ending and from those behind it.
-            await self._stores.live_turns.touch(live.tenant, live.id, version=live.version)
+        if is_unheard:
+            raise Unavailable(ErrorCode.BUS_DOWN, "the bus did not answer every question")
 
     async def _look_after(self, live: LiveTurn) -> None:
         if live.status == "cancelling":
@@ -121,30 +125,35 @@ class Sweeper:
         msg_id = start_msg_id(live.id, self._clock.now_ms() // 1000)
         await self._bus.send(subjects.control_start(live.id), payload, msg_id=msg_id)
 
-    async def _one(self, kind: str, name: str, work: Awaitable[object]) -> bool:
-        """Do one thing and tell whether it was done; what fails by itself must not keep the others from being done."""
+    async def _one(self, kind: str, name: str, work: Awaitable[object]) -> Literal["done", "broke", "unheard"]:
+        """Do one thing and tell what came of it; what fails by itself must not keep the others from being done."""
         try:
             await work
-            return True
         except KitemeshError as exc:
             log.warning("sweep.skipped", kind=kind, id=name, code=exc.code)
+            return "unheard" if exc.code is ErrorCode.BUS_DOWN else "broke"
         except Exception:
             # One turn that breaks this program must not end it, on every replica, for all others.
             log.exception("sweep.broke", kind=kind, id=name)
-        else:
-            return True
-        return False
+            return "broke"
+        return "done"
 
 
 async def sweep_forever(sweep: Callable[[], Awaitable[None]], store_state: Dependency, *, every_s: float) -> None:
     """Sweep until cancelled; every pause is jittered, so that replicas spread out."""
     jitter = random.Random()  # noqa: S311  spreads load, guards nothing
+    pause_s = every_s
     while True:
-        await asyncio.sleep(every_s * jitter.uniform(0.8, 1.2))
+        await asyncio.sleep(pause_s * jitter.uniform(0.8, 1.2))
+        pause_s = every_s
         try:
             await sweep()
         except KitemeshError as exc:
             log.warning("sweep.failed", code=exc.code)
+            if exc.code is ErrorCode.BUS_DOWN:
+                # What waits for the bus has waited for long enough when it is back.
+                pause_s = BUS_AGAIN_S
+                continue
             # While the store was away no lock was renewed: those who still hold one come first.
             await store_state.wait_up()
             await asyncio.sleep(SETTLE_S)
