@@ -263,6 +263,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "A conversation's creation and the end of its first turn leave it unlocked, whichever is written first.",
             DYING,
         ),
+        "conversation:durable-turns-keep-their-lock": Requirement(
+            "A durable turn keeps its conversation for as long as it may take, whether or not anybody sweeps.", DYING
+        ),
         "conversation:foreign-is-unknown": Requirement(
             "Another tenant's conversation is answered exactly as one that never was, and stays untouched.",
             "promise P12",
@@ -281,9 +284,6 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "conversation:queue-in-order": Requirement(
             "Turns of one conversation queue in the order of their arrival, up to a bound, and run in it.", CLASSIC
-        ),
-        "conversation:durable-turns-keep-their-lock": Requirement(
-            "A durable turn keeps its conversation for as long as it may take, whether or not anybody sweeps.", DYING
         ),
         "conversation:renewed-by-its-gateway": Requirement(
             "The gateway that holds the client renews the lock of its turn, and only of a turn that was started.", DYING
