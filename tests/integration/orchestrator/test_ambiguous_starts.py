@@ -3,11 +3,11 @@
 import pytest
 
 from integration.orchestrator.rig import Rig, given, start
+from integration.orchestrator.test_durable_starts import running
 from integration.orchestrator.test_repeats import continued, fail
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.errors import ErrorCode, Unavailable
-from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.worker import Retry
 
 
@@ -69,8 +69,7 @@ async def test_a_start_that_comes_again_once_its_job_is_out_makes_its_conversati
     assert await stores.conversations.get("acme", conversation) is None
     await rig.start(begun, deliveries=2 if how == "redelivered" else 1)
     assert await rig.holder(conversation) == begun.turn
-    found = await stores.live_turns.get("acme", begun.turn)
-    assert isinstance(found, LiveTurn)
+    found = await running(rig, begun.turn)
     assert (found.status, found.ordinal, found.version) == ("running", 1, 1)
     await rig.answer(job, "Yes.")
     assert (await rig.closing()).outcome == "completed"

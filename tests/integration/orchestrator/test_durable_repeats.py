@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from integration.orchestrator.rig import Rig, generated, given, start
-from integration.orchestrator.test_durable_starts import document, purge, sweep
+from integration.orchestrator.test_durable_starts import document, purge, running, sweep
 from integration.orchestrator.test_repeats import continued
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
@@ -84,7 +84,7 @@ async def test_a_start_tried_again_after_its_job_was_lost_is_another_attempt(
     begun = await rig.accept(start(stream=True, fresh=True, conversation="c-halfway"))
     delivery = given(subjects.turn_start(begun.turn), codec.encode(begun))
     with monkeypatch.context() as patched:
-        patched.setattr(type(rig.stores.live_turns), "begin", _down)
+        patched.setattr(MemoryConversations, "create", _down)
         assert isinstance(await rig.engine.on_start(delivery), Retry)
     assert (await rig.job()).attempt == 1
     await purge(rig, "KM_MODEL")
@@ -103,7 +103,7 @@ async def test_a_conversation_that_could_not_be_inserted_is_inserted_when_the_st
     await rig.job()
     assert await rig.engine.on_start(delivery) == Done()
     assert await rig.holder("c-late") == begun.turn
-    assert (await document(rig, begun.turn)).status == "running"
+    assert (await running(rig, begun.turn)).status == "running"
     assert rig.jobs.empty()
 
 
@@ -123,7 +123,7 @@ async def test_a_start_that_was_given_up_though_its_turn_runs_fails_nothing(rig:
     await rig.start(begun)
     job = await rig.job()
     await rig.giving_up.on_dead("KM_TURN", subjects.turn_start(begun.turn), codec.encode(begun), "max deliveries")
-    assert (await document(rig, begun.turn)).status == "running"
+    assert (await document(rig, begun.turn)).status == "queued"
     await rig.answer(job, "All the same.")
     assert (await rig.closing()).text == "All the same."
 

@@ -9,6 +9,7 @@ from integration.orchestrator.rig import Rig, given, start
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.errors import ErrorCode
+from kitemesh_orchestrator.noting import Noting
 from kitemesh_runtime.execution_stores import Job, LiveTurn
 from kitemesh_runtime.stores import TurnRecord
 
@@ -16,6 +17,14 @@ from kitemesh_runtime.stores import TurnRecord
 async def document(rig: Rig, turn: str) -> LiveTurn:
     found = await rig.stores.live_turns.get("acme", turn)
     assert isinstance(found, LiveTurn)
+    return found
+
+
+async def running(rig: Rig, turn: str) -> LiveTurn:
+    """Return a turn's document once it is noted that it runs."""
+    async with asyncio.timeout(5):
+        while (found := await document(rig, turn)).status == "queued":
+            await rig.bus.barrier()
     return found
 
 
@@ -41,7 +50,7 @@ async def test_the_first_job_goes_out_without_another_version_and_says_where_its
     assert (job.mode, job.stored, bytes(job.carry)) == ("durable", True, b"null")
     assert (job.step, job.attempt, job.stream) == (1, 1, True)
     assert job.timings.orchestrator_ms > 0
-    found = await document(rig, begun.turn)
+    found = await running(rig, begun.turn)
     assert (found.version, found.status, found.ordinal) == (1, "running", 1)
     assert await rig.holder("kites") == begun.turn
 
@@ -133,16 +142,46 @@ async def test_a_sweep_leaves_alone_what_waits_for_its_conversation(rig: Rig) ->
 
 async def test_a_sweep_drives_on_everything_after_every_queue_was_wiped(rig: Rig) -> None:
     queued = await rig.accept(start())
-    running = await rig.accept(start())
-    await rig.start(running)
+    begun = await rig.accept(start())
+    await rig.start(begun)
     await rig.job()
+    await running(rig, begun.turn)
     for stream in ("KM_TURN", "KM_MODEL", "KM_EVENT", "KM_CONTROL"):
         await purge(rig, stream)
     await sweep(rig)
     again = await rig.job()
-    assert (again.turn, again.attempt) == (running.turn, 2)
+    assert (again.turn, again.attempt) == (begun.turn, 2)
     assert (await rig.promote()).turn == queued.turn
     assert (await rig.job()).turn == queued.turn
+
+
+async def test_a_sweep_notes_that_a_turn_runs_whose_orchestrator_did_not_live_to(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Noting, "later", lambda *_: None)
+    begun = await rig.accept(start(fresh=True, conversation="c-unnoted"))
+    await rig.start(begun)
+    await rig.job()
+    assert (await document(rig, begun.turn)).status == "queued"
+    await sweep(rig)
+    found = await document(rig, begun.turn)
+    assert (found.status, found.version, found.ordinal) == ("running", 1, 1)
+    assert rig.promoted.empty()
+
+
+async def test_a_turn_that_is_over_at_once_is_not_noted_as_running(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr(Noting, "_begin", lambda _, __, turn, ___: noted.append(turn))
+    begun = await rig.accept(start())
+    await rig.start(begun)
+    await rig.answer(await rig.job(), "Done.")
+    assert (await rig.closing()).text == "Done."
+    lasting = await rig.accept(start())
+    await rig.start(lasting)
+    async with asyncio.timeout(5):
+        while not noted:
+            await rig.bus.barrier()
+    assert noted == [lasting.turn]
 
 
 async def test_an_answer_of_a_claimed_attempt_counts_and_the_one_before_does_not(rig: Rig) -> None:

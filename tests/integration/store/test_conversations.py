@@ -316,6 +316,24 @@ async def test_a_lock_that_ran_out_with_nobody_waiting_is_taken_over(
     assert await conversations.take(tenant, conversation, "three", b"3", max_waiting=5) == Seat("waiting")
 
 
+async def test_a_lock_may_be_made_to_last_when_the_conversation_is_created(
+    backend: Backend, tenant: str, conversation: str
+) -> None:
+    conversations = backend.stores.conversations
+    await conversations.create(tenant, conversation, "one", agent=None, for_s=600.0)
+    kept = await conversations.get(tenant, conversation)
+    assert kept is not None
+    assert kept.active_until_s == pytest.approx(kept.created_at_s + 600, abs=2)
+    await backend.age(590)
+    assert await conversations.take(tenant, conversation, "two", b"2", max_waiting=5) == Seat("waiting")
+    assert await _own(backend, tenant) == []
+    await conversations.renew(tenant, conversation, "one")
+    await backend.age(20)
+    assert await _own(backend, tenant) == []
+    await backend.age(40)
+    assert [each.turn for each in await _own(backend, tenant)] == ["two"]
+
+
 async def test_a_holder_that_comes_back_in_time_keeps_a_lock_that_ran_out(
     backend: Backend, tenant: str, conversation: str
 ) -> None:

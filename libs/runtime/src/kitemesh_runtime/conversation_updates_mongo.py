@@ -2,7 +2,8 @@
 
 Filters and pipelines over the server's clock, and pure readings of the document they leave behind; it does not talk to
 a server. Inserting costs the server a tenth of upserting, and a filter on `_id` alone half of one that is planned. So
-a new lock is inserted: it has no `active_until` yet and counts from `created_at`, which the server fills in.
+a new lock is inserted: it has no `active_until` yet and counts from `created_at`, which the server fills in, for 30 s
+or `locked_for_ms`.
 A promoted turn that was not taken up keeps its start in `active_start`, and its lock counts from its last promotion.
 """
 
@@ -38,7 +39,11 @@ _REST: Final[Document] = {"$slice": ["$waiting", 1, {"$max": [1, {"$size": "$wai
 _NONE_WAITS: Final[Document] = {"$eq": ["$waiting", []]}
 # The server's timestamp counts whole seconds; no lock may be shorter for that.
 _INSERTED_UNTIL: Final[Document] = {
-    "$dateAdd": {"startDate": "$created_at", "unit": "millisecond", "amount": LOCK_MS + 1_000},
+    "$dateAdd": {
+        "startDate": "$created_at",
+        "unit": "millisecond",
+        "amount": {"$ifNull": ["$locked_for_ms", LOCK_MS + 1_000]},
+    },
 }
 _END: Final[Document] = {"$ifNull": ["$active_until", _INSERTED_UNTIL]}
 # A holder that was given longer keeps it.
@@ -80,9 +85,11 @@ def held_by(tenant: str, conversation: str, turn: str) -> Document:
     return {"_id": conversation, "tenant": tenant, "active": turn}
 
 
-def locked(tenant: str, conversation: str, turn: str, agent: str | None) -> Document:
+def locked(tenant: str, conversation: str, turn: str, agent: str | None, for_s: float | None) -> Document:
     """Build a new conversation whose lock the turn holds, to be inserted."""
+    longer = {} if for_s is None else {"locked_for_ms": round(for_s * 1000) + 1_000}
     return {
+        **longer,
         "_id": conversation,
         "tenant": tenant,
         "agent": agent,
@@ -232,7 +239,8 @@ def read_conversation(document: Mapping[str, Any]) -> Conversation:
     """Turn the document into a conversation."""
     created_at_s = _seconds(document["created_at"])
     updated_at, until = document.get("updated_at"), document["active_until"]
-    locked_until_s = created_at_s + LOCK_MS / 1000 + 1 if until is None else _seconds(until)
+    inserted_until_s = created_at_s + document.get("locked_for_ms", LOCK_MS + 1_000) / 1000
+    locked_until_s = inserted_until_s if until is None else _seconds(until)
     return Conversation(
         id=document["_id"],
         tenant=document["tenant"],

@@ -35,10 +35,12 @@ class MemoryConversations:
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
 
-    async def create(self, tenant: str, conversation: str, turn: str, *, agent: str | None) -> None:
+    async def create(
+        self, tenant: str, conversation: str, turn: str, *, agent: str | None, for_s: float | None = None
+    ) -> None:
         """Insert a conversation whose lock the turn holds (ordinal 1). Twice is the same as once."""
         if self._insert(tenant, conversation, agent):
-            self._lock(self._kept[conversation], turn)
+            self._lock(self._kept[conversation], turn, LOCK_S if for_s is None else for_s)
 
     async def get(self, tenant: str, conversation: str) -> Conversation | None:
         """Return the conversation, or `None`."""
@@ -154,10 +156,10 @@ class MemoryConversations:
         if not published:
             kept.active_until_s -= PROMOTION_REPEAT_S
 
-    def _lock(self, kept: _Kept, turn: str) -> None:
+    def _lock(self, kept: _Kept, turn: str, for_s: float = LOCK_S) -> None:
         kept.active, kept.active_started = turn, True
         kept.updated_at_s = self._now_s()
-        kept.active_until_s = self._now_s() + LOCK_S
+        kept.active_until_s = self._now_s() + for_s
         kept.turns += 1
 
     def _renew(self, kept: _Kept) -> None:

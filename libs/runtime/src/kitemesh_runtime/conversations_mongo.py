@@ -32,7 +32,9 @@ class MongoConversations:
         self._inserts = inserts
         self._changes = changes
 
-    async def create(self, tenant: str, conversation: str, turn: str, *, agent: str | None) -> None:
+    async def create(
+        self, tenant: str, conversation: str, turn: str, *, agent: str | None, for_s: float | None = None
+    ) -> None:
         """Insert a conversation whose lock the turn holds (ordinal 1); grouped. Twice is the same as once.
 
         Raises:
@@ -40,7 +42,7 @@ class MongoConversations:
 
         """
         try:
-            await self._inserts.submit(InsertOne(updates.locked(tenant, conversation, turn, agent)))
+            await self._inserts.submit(InsertOne(updates.locked(tenant, conversation, turn, agent, for_s)))
         except Conflict:
             if await self._run(self._collection.find_one({"_id": conversation, "tenant": tenant}, {"_id": 1})) is None:
                 raise

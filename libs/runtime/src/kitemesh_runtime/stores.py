@@ -78,8 +78,19 @@ class Promoted(NamedTuple):
 class Conversations(Protocol):
     """Conversations, each one's lock and queue."""
 
-    async def create(self, tenant: str, conversation: str, turn: str, *, agent: str | None) -> None:
-        """Insert a conversation whose lock the turn holds (ordinal 1); grouped. Twice is the same as once."""
+    async def create(
+        self, tenant: str, conversation: str, turn: str, *, agent: str | None, for_s: float | None = None
+    ) -> None:
+        """Insert a conversation whose lock the turn holds (ordinal 1); grouped. Twice is the same as once.
+
+        Args:
+            tenant: The conversation's.
+            conversation: Its id.
+            turn: Who holds the lock.
+            agent: Whom it is with.
+            for_s: How long the lock holds if nobody renews it; `None`: 30 s.
+
+        """
 
     async def get(self, tenant: str, conversation: str) -> Conversation | None:
         """Return the conversation, or `None`."""

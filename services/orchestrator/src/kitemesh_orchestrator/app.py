@@ -18,6 +18,7 @@ from kitemesh_orchestrator.holding import Holding
 from kitemesh_orchestrator.jobs import Jobs
 from kitemesh_orchestrator.making_way import MakingWay
 from kitemesh_orchestrator.notices import Notices
+from kitemesh_orchestrator.noting import Noting
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.settings import OrchestratorSettings
 from kitemesh_orchestrator.sweeper import Sweeper, sweep_forever
@@ -70,9 +71,10 @@ def assemble(
     endings = Endings(bus=bus, stores=stores, parcels=parcels, clock=clock, store_state=store_state, notices=notices)
     drive = Drive(stores, jobs, endings, holding)
     seating = Seating(stores, MakingWay(bus, stores, drive, catalog), max_waiting=max_waiting)
-    whereabouts = Whereabouts(bus, stores.conversations)
+    whereabouts, noting = Whereabouts(bus, stores.conversations), Noting(stores.live_turns)
     beginnings = Beginnings(
         live_turns=stores.live_turns,
+        noting=noting,
         whereabouts=whereabouts,
         catalog=catalog,
         seating=seating,
@@ -85,6 +87,7 @@ def assemble(
         parcels=parcels,
         catalog=catalog,
         beginnings=beginnings,
+        noting=noting,
         seating=seating,
         endings=endings,
         cancels=cancels,
@@ -95,7 +98,7 @@ def assemble(
     )
     return Core(
         engine,
-        GivingUp(bus, parcels, drive, endings),
+        GivingUp(bus, parcels, drive, endings, whereabouts),
         endings,
         Sweeper(
             bus=bus,

@@ -18,6 +18,7 @@ from kitemesh_orchestrator import stored
 from kitemesh_orchestrator.driving import Drive, Loaded
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.happenings import JobReleased, TurnCancelled, TurnRefused, TurnSeated
+from kitemesh_orchestrator.noting import Noting
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.states import Accepted, Calling, Generating
 from kitemesh_orchestrator.whereabouts import Whereabouts
@@ -46,6 +47,7 @@ class Beginnings:
         self,
         *,
         live_turns: LiveTurns,
+        noting: Noting,
         whereabouts: Whereabouts,
         catalog: CatalogHandle,
         seating: Seating,
@@ -55,6 +57,7 @@ class Beginnings:
         clock: Clock,
     ) -> None:
         self._live_turns: Final = live_turns
+        self._noting: Final = noting
         self._whereabouts: Final = whereabouts
         self._catalog: Final = catalog
         self._seating: Final = seating
@@ -145,15 +148,10 @@ class Beginnings:
                     # Its place in the conversation is to be known before there is an answer.
                     await self._live_turns.begin(start.tenant, start.turn, ordinal=ordinal)
                 await self._drive.begin(accepted, event, seated.history, timed=timed, attempt=attempt)
+                if beside:
+                    self._noting.later(start.tenant, start.turn, ordinal)
                 # The model is asked meanwhile.
-                await self._note(start, ordinal, runs=beside)
-
-    async def _note(self, start: StartTurn, ordinal: int, *, runs: bool = True) -> None:
-        """Note that a turn runs, and that it has its conversation; again is the same."""
-        work = [self._seating.keep(start)]
-        if runs:
-            work.append(self._live_turns.begin(start.tenant, start.turn, ordinal=ordinal))
-        await asyncio.gather(*work)
+                await self._seating.keep(start)
 
     async def _not_begun(self, start: StartTurn) -> Loaded | None:
         """Return a turn whose start has come again, if its first job was never published; else see to it."""
@@ -174,7 +172,8 @@ class Beginnings:
             case Loaded(state=Generating() | Calling() as state):
                 if _opens(state.start):
                     # Whoever published its job may have died before that was noted.
-                    await self._note(state.start, state.ordinal)
+                    self._noting.later(start.tenant, start.turn, state.ordinal)
+                    await self._seating.keep(state.start)
                 if lost and isinstance(state, Generating) and state.step == 1:
                     # It may have been published: what an earlier job said must not be mixed with what this will say.
                     await self._drive.apply(found, JobReleased(kind="model", step=1, index=0, attempt=state.attempt))

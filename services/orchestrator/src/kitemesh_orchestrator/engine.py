@@ -30,6 +30,7 @@ from kitemesh_orchestrator.holding import Holding, answers_of
 from kitemesh_orchestrator.jobs import Jobs
 from kitemesh_orchestrator.notices import STEP as NOTICE_STEP
 from kitemesh_orchestrator.notices import Notices
+from kitemesh_orchestrator.noting import Noting
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.states import Accepted, Calling, Generating, State
 from kitemesh_runtime import schemas
@@ -58,6 +59,7 @@ class Engine:
         parcels: Parcels,
         catalog: CatalogHandle,
         beginnings: Beginnings,
+        noting: Noting,
         seating: Seating,
         endings: Endings,
         cancels: Cancels,
@@ -69,6 +71,7 @@ class Engine:
         self._parcels: Final = parcels
         self._catalog: Final = catalog
         self._beginnings: Final = beginnings
+        self._noting: Final = noting
         self._seating: Final = seating
         self._endings: Final = endings
         self._cancels: Final = cancels
@@ -224,6 +227,7 @@ class Engine:
         )
 
     async def _on_stored_event(self, event: WireEvent, job: Generate | RunCalls | None) -> Outcome:
+        self._noting.drop(event.turn)
         found = await self._drive.load(event.tenant, event.turn)
         if found is None:
             log.warning("turn.gone", turn=event.turn)

@@ -15,7 +15,9 @@ from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.happenings import WorkLost
 from kitemesh_orchestrator.salvage import waiter_of
 from kitemesh_orchestrator.states import Accepted
+from kitemesh_orchestrator.whereabouts import Whereabouts
 from kitemesh_runtime.bus import Bus, Delivery
+from kitemesh_runtime.execution_stores import Job
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.worker import GiveUp
@@ -28,11 +30,12 @@ log: Final = structlog.get_logger()
 class GivingUp:
     """Fails turns."""
 
-    def __init__(self, bus: Bus, parcels: Parcels, drive: Drive, endings: Endings) -> None:
+    def __init__(self, bus: Bus, parcels: Parcels, drive: Drive, endings: Endings, whereabouts: Whereabouts) -> None:
         self._bus: Final = bus
         self._parcels: Final = parcels
         self._drive: Final = drive
         self._endings: Final = endings
+        self._whereabouts: Final = whereabouts
 
     async def on_dead(self, stream: str, subject: str, data: bytes, reason: str) -> None:
         """Fail the turn whose message was given up, and stop what is still done for it."""
@@ -80,13 +83,16 @@ class GivingUp:
         if isinstance(message, StartTurn) and message.mode == "classic":
             return Loaded(Accepted(start=message))
         found = await self._drive.load(message.tenant, message.turn)
-        if isinstance(message, StartTurn) and isinstance(found, Loaded) and not found.queued:
+        if isinstance(message, StartTurn) and isinstance(found, Loaded) and not await self._has_no_job(message):
             # It runs; whoever took up its start was killed by something else.
             return None
         carry = getattr(message, "carry", None)
         if found is not None or carry is None or carried.is_empty(carry):
             return found
         return Loaded(carried.load(carry))
+
+    async def _has_no_job(self, start: StartTurn) -> bool:
+        return await self._whereabouts.is_lost(start.turn, Job(kind="model", step=1, pool=start.route.pool))
 
 
 async def job_of(event: StepReleased, parcels: Parcels) -> Generate | RunCalls:

@@ -101,14 +101,18 @@ class Seating:
         )
 
     async def create(self, start: StartTurn) -> None:
-        """Insert the conversation that a turn begins; the turn's end makes up for a failure."""
+        """Insert the conversation that a classic turn begins; the turn's end makes up for a failure."""
+        if start.conversation is None or not start.fresh:
+            return
         try:
-            await self._insert(start)
+            await self._stores.conversations.create(
+                start.tenant, start.conversation, start.turn, agent=start.route.agent
+            )
         except KitemeshError as exc:
             log.warning("conversation.not_created", turn=start.turn, code=exc.code)
 
     async def keep(self, start: StartTurn) -> None:
-        """Insert the conversation that a durable turn begins, and keep it locked for as long as the turn may take.
+        """Lock the conversation of a durable turn for as long as the turn may take, and insert it if it is new.
 
         Nobody renews it as a gateway does for a classic one; a sweep does where the turn takes longer.
 
@@ -118,15 +122,11 @@ class Seating:
         """
         if start.conversation is None:
             return
-        await self._insert(start)
-        for_s = start.budget_s + LOCK_MARGIN_S
-        await self._stores.conversations.extend(start.tenant, start.conversation, start.turn, for_s=for_s)
-
-    async def _insert(self, start: StartTurn) -> None:
-        if start.conversation is not None and start.fresh:
-            await self._stores.conversations.create(
-                start.tenant, start.conversation, start.turn, agent=start.route.agent
-            )
+        tenant, name, turn, for_s = start.tenant, start.conversation, start.turn, start.budget_s + LOCK_MARGIN_S
+        if start.fresh:
+            await self._stores.conversations.create(tenant, name, turn, agent=start.route.agent, for_s=for_s)
+        else:
+            await self._stores.conversations.extend(tenant, name, turn, for_s=for_s)
 
     async def leave(self, tenant: str, conversation: str, turn: str) -> bytes | None:
         """Take a waiting turn out of the queue and return the bytes of its start; `None` when it does not wait."""

@@ -29,7 +29,7 @@ from kitemesh_runtime.metrics import HOLDS_OPEN, TURNS_REDRIVEN
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores
 
-BUS_AGAIN_S: Final = 1.0
+AGAIN_S: Final = 1.0
 SETTLE_S: Final = 12.0
 """Longer than the holders of locks take to renew them."""
 PAGE: Final = 32
@@ -109,12 +109,14 @@ class Sweeper:
         if isinstance(now, LiveTurn) and (now.version, now.status) == (live.version, live.status):
             if unstarted:
                 await self._start_again(live)
-                lost = []
-            for job in lost:
+            for job in () if unstarted else lost:
                 log.warning("turn.redriven", turn=live.id, kind=job.kind, step=job.step, attempt=job.attempt)
                 TURNS_REDRIVEN.inc()
                 released = JobReleased(kind=job.kind, step=job.step, index=job.index, attempt=job.attempt)
                 await self._engine.redrive(live.tenant, live.id, released)
+        if unstarted and not lost and (live.ordinal or live.conversation is None):
+            # Its job is out, and whoever published it has not lived to note it.
+            await self._stores.live_turns.begin(live.tenant, live.id, ordinal=live.ordinal)
         await self._stores.live_turns.touch(live.tenant, live.id, version=live.version)
 
     async def _start_again(self, live: LiveTurn) -> None:
@@ -150,9 +152,9 @@ async def sweep_forever(sweep: Callable[[], Awaitable[None]], store_state: Depen
             await sweep()
         except KitemeshError as exc:
             log.warning("sweep.failed", code=exc.code)
-            if exc.code is ErrorCode.BUS_DOWN:
-                # What waits for the bus has waited for long enough when it is back.
-                pause_s = BUS_AGAIN_S
+            if store_state.is_up:
+                # A question was not answered, or the bus was away: what is due has waited for long enough.
+                pause_s = AGAIN_S
                 continue
             # While the store was away no lock was renewed: those who still hold one come first.
             await store_state.wait_up()
