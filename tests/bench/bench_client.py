@@ -9,12 +9,18 @@ TOKEN: Final = b'"content":"'
 
 
 class Target(NamedTuple):
-    """Where to send what."""
+    """Where to send what.
+
+    Attributes:
+        mode: How turns are to run; empty leaves it to the server.
+
+    """
 
     port: int
     path: str
     model: str
     key: str = ""
+    mode: str = ""
 
 
 class Answer(NamedTuple):
@@ -27,12 +33,12 @@ class Answer(NamedTuple):
     events: int
 
 
-def post_bytes(target: Target, path: str, body: Any) -> bytes:
-    """Return a whole request."""
+def post_bytes(target: Target, path: str, body: Any, headers: str = "") -> bytes:
+    """Return a whole request; further headers end with a line end each."""
     content = json.dumps(body).encode()
     credential = f"Authorization: Bearer {target.key}\r\n" if target.key else ""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{credential}"
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{credential}{headers}"
         f"Content-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
@@ -40,8 +46,13 @@ def post_bytes(target: Target, path: str, body: Any) -> bytes:
 
 def request_bytes(target: Target, text: str, *, stream: bool) -> bytes:
     """Return a whole chat request."""
-    body = {"model": target.model, "stream": stream, "messages": [{"role": "user", "content": text}]}
-    return post_bytes(target, target.path, body)
+    return post_bytes(target, target.path, chat_body(target, text, stream=stream))
+
+
+def chat_body(target: Target, text: str, *, stream: bool) -> dict[str, Any]:
+    """Return the body of a chat request."""
+    body: dict[str, Any] = {"model": target.model, "stream": stream, "messages": [{"role": "user", "content": text}]}
+    return {**body, "metadata": {"mode": target.mode}} if target.mode else body
 
 
 class Connection(asyncio.Protocol):

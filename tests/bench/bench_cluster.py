@@ -75,9 +75,9 @@ class Cluster(NamedTuple):
     key: str
     processes: dict[str, psutil.Process]
 
-    def target(self, model: str) -> Target:
+    def target(self, model: str, mode: str = "") -> Target:
         """Return where to ask a model, or an agent."""
-        return Target(self.port, CHAT, model, self.key)
+        return Target(self.port, CHAT, model, self.key, mode)
 
     def environment(self) -> dict[str, str]:
         """Return what the services are told of their servers."""
@@ -129,6 +129,21 @@ async def running(folder: Path, name: str, upstream: int) -> AsyncIterator[Clust
     with child(command, SERVER_CORE, log, KITEMESH_CATALOG=str(chosen), KITEMESH_SLOTS="2000") as process:
         await answering(port, "/v1/models", process, log)
         yield Cluster(port, data, (data / "key").read_text().strip(), _members(process.pid))
+
+
+@contextlib.asynccontextmanager
+async def second_gateway(cluster: Cluster, folder: Path) -> AsyncIterator[tuple[int, psutil.Process]]:
+    """Run another gateway of a cluster while inside; yield its port and its process."""
+    port, log = free_port(), folder / f"gateway-{free_port()}.log"
+    environ = {
+        **cluster.environment(),
+        "KITEMESH_HOST": LOOPBACK,
+        "KITEMESH_PORT": str(port),
+        "KITEMESH_HEALTH_PORT": str(free_port()),
+    }
+    with child([*RUN, "kitemesh_gateway"], SERVER_CORE, log, **environ) as process:
+        await answering(port, "/v1/models", process, log)
+        yield port, psutil.Process(process.pid)
 
 
 async def answering(port: int, path: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -30,6 +30,8 @@ def show(result: dict[str, Any]) -> None:
     rows: list[Row] = []
     if "whole_turns_per_s" in result:
         rows += _turn_rows(result)
+    if "durable" in result:
+        rows += _durable_rows(result["durable"])
     if "tools" in result:
         rows += _tool_rows(result["tools"])
     if "holds" in result:
@@ -42,8 +44,9 @@ def show(result: dict[str, Any]) -> None:
     for name in PLAIN_FIGURES:
         if name in result:
             print(f"{name:<45} {result[name]}")
-    for name, value in (*_details(result.get("tools", {}), "tools"), *_details(result.get("holds", {}), "holds")):
-        print(f"{name:<45} {value}")
+    for part in ("durable", "tools", "holds"):
+        for name, value in _details(result.get(part, {}), part):
+            print(f"{name:<45} {value}")
 
 
 def _failures(found: dict[str, Any]) -> Iterator[int]:
@@ -61,6 +64,21 @@ def _turn_rows(result: dict[str, Any]) -> Iterator[Row]:
     yield "whole turns, 64 clients", f"{whole}/s", "≥ 500/s", whole >= 500
     yield "relayed deltas, 16 streams", f"{deltas}/s", "≥ 20,000/s", deltas >= 20_000
     yield "memory per idle open stream, 1,000 streams", f"{memory} KiB", "≤ 40 KiB", memory <= 40
+
+
+def _durable_rows(durable: dict[str, Any]) -> Iterator[Row]:
+    more, whole = durable["first_token_ms"]["more"], durable["whole_turns"]["durable"]["per_s"]
+    yield "first token, durable over classic, p50, 16 streams", f"{more['p50']} ms", "≤ 10 ms", more["p50"] <= 10
+    yield "first token, durable over classic, p95, 16 streams", f"{more['p95']} ms", "", None
+    yield "whole durable turns, 64 clients", f"{whole}/s", "≥ 250/s", whole >= 250
+    resumed, killed = durable["resumed"], durable["gateway_killed"]
+    for name in ("running", "ended"):
+        took, cpu = resumed[name]["p50_ms"], resumed[name]["gateway_cpu_us_per_delta"]
+        yield f"resume of {resumed['deltas']:,} deltas, {name}, p50", f"{took} ms", "≤ 60 ms", took <= 60
+        yield f"gateway CPU a delta resumed, {name}", f"{cpu} µs", "≤ 40 µs", cpu <= 40
+    exact = killed["readers"] - killed["failures"]
+    yield "streams exact after their gateway was killed", f"{exact}", f"{killed['readers']}", not killed["failures"]
+    yield "until the last of them had caught up", f"{killed['caught_up_last_ms']} ms", "", None
 
 
 def _tool_rows(tools: dict[str, Any]) -> Iterator[Row]:

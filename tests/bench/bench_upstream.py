@@ -1,8 +1,9 @@
 """An OpenAI-compatible upstream, and the tools, that cost next to nothing, in a process of their own.
 
-The last user message says what to do: `tokens=20 delay_ms=5 hold_s=0 calls=look/act+act`. Tokens are `w` and a space; a
-held stream stops after its first token. Of the calls, `/` begins a step and `+` adds to one; the tokens follow the
-last. A step whose calls have no good results is refused. `GET /hops` tells how long calls were under way.
+The last user message says what to do: `tokens=20 delay_ms=5 hold_s=0 calls=look/act+act numbered linger_s=9`. Tokens
+are `w` and a space, or numbered from 0; a held stream stops after its first token, a numbered one may linger after its
+last. Of the calls, `/` begins a step and `+` adds to one; the tokens follow the last. A step whose calls have no good
+results is refused. `GET /hops` tells how long calls were under way.
 """
 
 import asyncio
@@ -20,7 +21,10 @@ HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
     b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n"
 )
-_PLAN: Final = re.compile(rb"tokens=(\d+)(?: delay_ms=(\d+))?(?: hold_s=(\d+))?(?: calls=([\w+/]+))?")
+_PLAN: Final = re.compile(
+    rb"tokens=(\d+)(?: delay_ms=(\d+))?(?: hold_s=(\d+))?(?: calls=([\w+/]+))?"
+    rb"( numbered)?(?: linger_s=(\d+))?"
+)
 _LENGTH: Final = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _SAID: Final = b'"role":"assistant"'
 _GOOD: Final = re.compile(rb"it went well|made up: |pretended: ")
@@ -125,7 +129,9 @@ class Upstream(asyncio.Protocol):
             if said < len(steps):
                 self._call(steps[said])
                 return
-        if delay_ms or hold_s:
+        if plan is not None and plan.group(5):
+            self._answer = asyncio.create_task(self._count(tokens, delay_ms / 1000, int(plan.group(6) or 0)))
+        elif delay_ms or hold_s:
             self._answer = asyncio.create_task(self._slowly(tokens, delay_ms / 1000, hold_s))
         else:
             self._write(HEAD + FIRST + TOKEN * (tokens - 1) + ending(tokens))
@@ -141,6 +147,14 @@ class Upstream(asyncio.Protocol):
         for _ in range(tokens - 1):
             await asyncio.sleep(delay_s)
             self._write(TOKEN)
+        self._write(ending(tokens))
+
+    async def _count(self, tokens: int, delay_s: float, linger_s: int) -> None:
+        self._write(HEAD)
+        for number in range(tokens):
+            self._write(_event(b'{"content":"w%d "}' % number))
+            await asyncio.sleep(delay_s)
+        await asyncio.sleep(linger_s)
         self._write(ending(tokens))
 
     def _write(self, data: bytes) -> None:
