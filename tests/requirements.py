@@ -512,6 +512,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "http:upstream-limit-keeps-its-time": Requirement(
             "A provider's limit reaches the client as 429 with the time that the provider asked for.", OPENAI
         ),
+        "idempotency:a-refusal-is-not-kept": Requirement(
+            "A key whose request was refused before anything ran is free for another try.", KEYS
+        ),
         "idempotency:another-body-is-refused": Requirement(
             "An idempotency key that comes with another body is 422.", KEYS
         ),

@@ -135,7 +135,7 @@ async def test_the_claim_of_an_idempotency_key_carries_the_date_of_its_end(datab
         for kind in ("idem-chat", "message"):
             assert (await stores.claims.claim(tenant, kind, "k", "two")).won is True
         taken_over = await kept("idem-chat")
-        assert taken_over["expires_at"] - taken_over["until"] == timedelta(days=1, seconds=-30)
+        assert taken_over["expires_at"] - taken_over["until"] == timedelta(days=1, seconds=-4)
         assert taken_over["expires_at"] >= first["expires_at"]
         assert "expires_at" not in await kept("message")
 
@@ -161,3 +161,28 @@ async def test_tenants_do_not_see_each_others_claims(stores: Stores, tenant: str
     await claims.drop(other, "message", "m", "one")
     assert await claims.claim(other, "message", "m", "two") == Claim(won=True, turn="two")
     assert await claims.claim(tenant, "message", "m", "two") == Claim(won=False, turn="one")
+
+
+async def test_a_key_that_nobody_stored_a_turn_for_is_taken_over_after_four_seconds(
+    backend: Backend, tenant: str
+) -> None:
+    claims = backend.stores.claims
+    await claims.claim(tenant, "idem-chat", "k", "one", fingerprint="f")
+    await backend.age(3)
+    assert await claims.claim(tenant, "idem-chat", "k", "two") == Claim(won=False, turn="one", fingerprint="f")
+    await backend.age(2)
+    answers = await asyncio.gather(*(claims.claim(tenant, "idem-chat", "k", f"late-{n}") for n in range(5)))
+    assert sorted(answer.won for answer in answers) == [False, False, False, False, True]
+    assert {answer.turn for answer in answers} == {"one"}
+
+
+async def test_a_settled_claim_is_dropped_only_where_that_is_asked_for(stores: Stores, tenant: str) -> None:
+    claims = stores.claims
+    await claims.claim(tenant, "idem-chat", "k", "one")
+    await claims.settle(tenant, "idem-chat", "k", "one")
+    await claims.drop(tenant, "idem-chat", "k", "one")
+    assert (await claims.claim(tenant, "idem-chat", "k", "two")).won is False
+    await claims.drop(tenant, "idem-chat", "k", "two", settled=True)
+    assert (await claims.claim(tenant, "idem-chat", "k", "two")).won is False
+    await claims.drop(tenant, "idem-chat", "k", "one", settled=True)
+    assert (await claims.claim(tenant, "idem-chat", "k", "two")).won is True

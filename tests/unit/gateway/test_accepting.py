@@ -10,7 +10,16 @@ import pytest
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import Route, StartTurn
 from kitemesh_contracts.content import Sampling, TextPart, UserMessage
-from kitemesh_contracts.errors import BadRequest, Busy, Conflict, ErrorCode, KitemeshError, NotFound, Unavailable
+from kitemesh_contracts.errors import (
+    BadRequest,
+    Busy,
+    Conflict,
+    ErrorCode,
+    ErrorInfo,
+    KitemeshError,
+    NotFound,
+    Unavailable,
+)
 from kitemesh_gateway import accepting
 from kitemesh_gateway.accepting import Accepting, queued
 from kitemesh_gateway.auth import Principal
@@ -23,7 +32,7 @@ from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.execution_stores import Job, LiveTurn
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.stores import Stores, TurnRecord
 from kitemesh_runtime.stores_memory import memory_stores
 from unit.gateway.holding import handle
 from unit.gateway.rig import ManualClock, Screen
@@ -70,7 +79,8 @@ class Desk:
         self.open_now: list[Watched] = []
         self.seen: list[Watched] = []
 
-    def __len__(self) -> int:
+    @property
+    def readers(self) -> int:
         return len(self.open_now)
 
     def open(self, watched: Watched, _: object) -> Watched:
@@ -411,6 +421,7 @@ async def test_a_key_whose_turn_is_not_stored_yet_is_waited_for_and_then_told(
     other = keyed(key="other")
     await gateway.stores.claims.claim(TENANT, other.kind, other.value, "never", fingerprint=other.fingerprint)
     monkeypatch.setattr(accepting, "PENDING_S", 0.0)
+    monkeypatch.setattr(accepting, "ASK_AGAIN_S", 0.0)
     with pytest.raises(Conflict) as refused:
         await gateway.accept(gateway.start(), other)
     assert (refused.value.code, refused.value.retry_after_s) == (ErrorCode.IDEMPOTENCY_PENDING, 1)
@@ -431,3 +442,65 @@ async def test_a_claim_that_ran_out_is_gone_on_with_under_its_own_turn(clock: Ma
     assert isinstance(found, LiveTurn)
     assert (found.id, found.gateway) == (first.turn, "other")
     assert frozen.queue.starts == []
+
+
+@pytest.mark.requirement("idempotency:a-refusal-is-not-kept")
+@pytest.mark.parametrize("code", [ErrorCode.CONVERSATION_BUSY, ErrorCode.CONVERSATION_FULL])
+async def test_a_key_whose_turn_was_refused_is_free_for_another_try(gateway: Gateway, code: ErrorCode) -> None:
+    key, first = keyed(), gateway.start()
+    await gateway.accept(first, key)
+    await gateway.stores.claims.settle(TENANT, key.kind, key.value, first.turn)
+    await _end(gateway, first, code)
+    second = gateway.start()
+    assert await gateway.accept(second, key) is second
+    assert [start.turn for _, _, start in gateway.queue.starts] == [first.turn, second.turn]
+
+
+async def test_a_key_whose_turn_failed_after_it_was_run_stands_for_that_failure(gateway: Gateway) -> None:
+    key, first = keyed(), gateway.start()
+    await gateway.accept(first, key)
+    await _end(gateway, first, ErrorCode.UPSTREAM_FAILED)
+    found = await gateway.accept(gateway.start(), key)
+    assert isinstance(found, TurnRecord)
+    assert found.id == first.turn
+
+
+async def test_a_full_queue_takes_nothing_back_that_may_be_stored_later(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert, failures = gateway.stores.live_turns.insert, [Unavailable(ErrorCode.STORE_DOWN, "no answer")]
+
+    async def doubtful(tenant: str, turn: LiveTurn) -> bool:
+        if failures:
+            raise failures.pop()
+        return await insert(tenant, turn)
+
+    stub(monkeypatch, gateway.stores.live_turns, "insert", doubtful)
+    gateway.queue.error = Busy(ErrorCode.QUEUE_FULL, "full", retry_after_s=1)
+    start = gateway.start()
+    assert await gateway.accept(start) is start
+    assert isinstance(await gateway.stores.live_turns.get(TENANT, start.turn), LiveTurn)
+
+
+async def test_a_start_that_could_not_be_published_goes_out_as_one_that_comes_again(gateway: Gateway) -> None:
+    gateway.queue.error = Unavailable(ErrorCode.BUS_DOWN, "no answer")
+    start = gateway.start()
+    await gateway.accept(start)
+    gateway.queue.error = None
+    async with asyncio.timeout(5):
+        await gateway.queue.sent.wait()
+    assert [(subject, sent) for subject, _, sent in gateway.queue.starts] == [
+        (subjects.control_start(start.turn), start)
+    ]
+
+
+async def _end(gateway: Gateway, start: StartTurn, code: ErrorCode) -> None:
+    record = TurnRecord(
+        id=start.turn,
+        tenant=TENANT,
+        status="failed",
+        mode="durable",
+        model=start.route.requested,
+        error=ErrorInfo(code=code, message="no", retry_after_s=1.0),
+    )
+    await gateway.stores.live_turns.finish(TENANT, record, version=1)

@@ -54,6 +54,11 @@ def cancel_msg_id(turn: str) -> str:
     return f"{turn}:cancel"
 
 
+def late_start_msg_id(turn: str) -> str:
+    """Name a stored turn's start that its gateway could not publish in time."""
+    return f"{turn}:start:late"
+
+
 def start_msg_id(turn: str, n: int = 0) -> str:
     """Name a turn's start; `n` counts the times it was promoted or driven again."""
     return f"{turn}:start:{n}"

@@ -8,6 +8,8 @@ from kitemesh_runtime.execution_stores import LiveTurns
 from kitemesh_runtime.stores import Claim
 
 CLAIM_S: Final = 30.0
+KEY_CLAIM_S: Final = 4.0
+KEYS: Final = "idem-"
 
 
 @dataclass
@@ -33,15 +35,15 @@ class MemoryClaims:
         self._kept: dict[tuple[str, str, str], _Kept] = {}
 
     async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
-        """Insert the claim, or say whose it is; a claim past its 30 s whose turn is not stored is taken over."""
-        kept = self._kept.setdefault((tenant, kind, value), _Kept(turn, self._ahead_s(), fingerprint))
+        """Insert the claim, or say whose it is; a claim that ran out and whose turn is not stored is taken over."""
+        kept = self._kept.setdefault((tenant, kind, value), _Kept(turn, self._ahead_s(kind), fingerprint))
         if kept.turn == turn:
             return Claim(won=True, turn=turn, fingerprint=kept.fingerprint)
         if self._ran_out(kept) and await self._turns.get(tenant, kept.turn) is not None:
             kept.settled = True
         won = self._ran_out(kept)
         if won:
-            kept.until_s = self._ahead_s()
+            kept.until_s = self._ahead_s(kind)
         return Claim(won=won, turn=kept.turn, fingerprint=kept.fingerprint)
 
     async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:
@@ -49,7 +51,7 @@ class MemoryClaims:
         kept = self._find(tenant, kind, value, turn)
         if kept is None:
             return False
-        kept.until_s = self._ahead_s()
+        kept.until_s = self._ahead_s(kind)
         return True
 
     async def settle(self, tenant: str, kind: str, value: str, turn: str) -> None:
@@ -58,10 +60,10 @@ class MemoryClaims:
         if kept is not None:
             kept.settled = True
 
-    async def drop(self, tenant: str, kind: str, value: str, turn: str) -> None:
-        """Remove the claim of a turn that certainly never began."""
+    async def drop(self, tenant: str, kind: str, value: str, turn: str, *, settled: bool = False) -> None:
+        """Remove the claim of a turn that certainly never began, also a `settled` one if that is asked for."""
         kept = self._find(tenant, kind, value, turn)
-        if kept is not None and not kept.settled:
+        if kept is not None and (settled or not kept.settled):
             del self._kept[(tenant, kind, value)]
 
     def _ran_out(self, kept: _Kept) -> bool:
@@ -71,5 +73,5 @@ class MemoryClaims:
         kept = self._kept.get((tenant, kind, value))
         return kept if kept is not None and kept.turn == turn else None
 
-    def _ahead_s(self) -> float:
-        return self._clock.now_ms() / 1000 + CLAIM_S
+    def _ahead_s(self, kind: str) -> float:
+        return self._clock.now_ms() / 1000 + (KEY_CLAIM_S if kind.startswith(KEYS) else CLAIM_S)

@@ -15,11 +15,12 @@ from kitemesh_runtime.stores import Claim
 
 COLLECTION: Final = "claims"
 CLAIM_MS: Final = 30_000
+KEY_CLAIM_MS: Final = 4_000
+"""Longer than whoever claims a key tries to store its turn."""
 KEPT_DAY: Final = "idem-"
 """Claims of a kind that begins so, idempotency keys, are kept for a day."""
 DAY_MS: Final = 24 * 3600 * 1000
 
-_UNTIL: Final = {"$add": ["$$NOW", CLAIM_MS]}
 _A_DAY: Final = {"expires_at": {"$add": ["$$NOW", DAY_MS]}}
 
 
@@ -38,12 +39,14 @@ class MongoClaims:
         self._turns = turns
 
     async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
-        """Insert the claim, or say whose it is; a claim past its 30 s whose turn is not stored is taken over.
+        """Insert the claim, or say whose it is; a claim that ran out and whose turn is not stored is taken over.
 
         A take-over keeps the turn id that the claim names, `won` with that id, and its fingerprint; what is kept for a
         day is so from then on.
         """
-        name, kept = _name(tenant, kind, value), _A_DAY if kind.startswith(KEPT_DAY) else {}
+        name, kept = _name(tenant, kind, value), {"until": _until(kind)}
+        if kind.startswith(KEPT_DAY):
+            kept |= _A_DAY
         found: dict[str, Any] | None = await self._run(
             self._collection.find_one_and_update(
                 {"_id": name},
@@ -65,15 +68,17 @@ class MongoClaims:
 
     async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:
         """Put the claim's end 30 s ahead; tell whether it is still the turn's."""
-        return await self._change(tenant, kind, value, turn, [{"$set": {"until": _UNTIL}}])
+        return await self._change(tenant, kind, value, turn, [{"$set": {"until": _until(kind)}}])
 
     async def settle(self, tenant: str, kind: str, value: str, turn: str) -> None:
         """Mark the turn as stored: the claim stays valid until retention ends it."""
         await self._change(tenant, kind, value, turn, {"$set": {"settled": True}})
 
-    async def drop(self, tenant: str, kind: str, value: str, turn: str) -> None:
-        """Remove the claim of a turn that certainly never began."""
-        mine = {"_id": _name(tenant, kind, value), "turn": turn, "settled": False}
+    async def drop(self, tenant: str, kind: str, value: str, turn: str, *, settled: bool = False) -> None:
+        """Remove the claim of a turn that certainly never began, also a `settled` one if that is asked for."""
+        mine: dict[str, Any] = {"_id": _name(tenant, kind, value), "turn": turn}
+        if not settled:
+            mine["settled"] = False
         await self._run(self._collection.delete_one(mine))
 
     async def _change(self, tenant: str, kind: str, value: str, turn: str, update: Any) -> bool:
@@ -86,8 +91,12 @@ class MongoClaims:
         return await self._run(self._collection.find_one(ran_out, {"_id": 1})) is not None
 
     async def _take_over(self, found: dict[str, Any], kept: dict[str, Any]) -> bool:
-        result = await self._run(self._collection.update_one(_as_seen(found), [{"$set": {"until": _UNTIL, **kept}}]))
+        result = await self._run(self._collection.update_one(_as_seen(found), [{"$set": kept}]))
         return bool(result.matched_count)
+
+
+def _until(kind: str) -> dict[str, Any]:
+    return {"$add": ["$$NOW", KEY_CLAIM_MS if kind.startswith(KEPT_DAY) else CLAIM_MS]}
 
 
 def _name(tenant: str, kind: str, value: str) -> str:
@@ -107,7 +116,6 @@ def _insert(tenant: str, turn: str, fingerprint: str, kept: dict[str, Any]) -> l
         "turn": {"$literal": turn},
         "fingerprint": {"$literal": fingerprint},
         "settled": {"$literal": False},
-        "until": _UNTIL,
         "claimed_at": "$$NOW",
         **kept,
     }

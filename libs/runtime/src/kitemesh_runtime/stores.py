@@ -213,9 +213,10 @@ class Claims(Protocol):
     """What must be unique within a tenant: client message ids and idempotency keys."""
 
     async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
-        """Insert the claim, or say whose it is; a claim past its 30 s whose turn is not stored is taken over.
+        """Insert the claim, or say whose it is; a claim that ran out and whose turn is not stored is taken over.
 
-        A take-over keeps the turn id that the claim names, so that a thawed claimant repeats instead of doubling.
+        It runs out after 30 s; of a kind that begins with `idem-`, whose turn is stored at once or never, after 4 s. A
+        take-over keeps the turn id that the claim names, so that a thawed claimant repeats instead of doubling.
         """
 
     async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:
@@ -224,8 +225,8 @@ class Claims(Protocol):
     async def settle(self, tenant: str, kind: str, value: str, turn: str) -> None:
         """Mark the turn as stored: the claim stays valid until retention ends it."""
 
-    async def drop(self, tenant: str, kind: str, value: str, turn: str) -> None:
-        """Remove the claim of a turn that certainly never began."""
+    async def drop(self, tenant: str, kind: str, value: str, turn: str, *, settled: bool = False) -> None:
+        """Remove the claim of a turn that certainly never began, also a `settled` one if that is asked for."""
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):

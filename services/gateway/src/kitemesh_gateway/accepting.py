@@ -5,7 +5,8 @@ is not known changes nothing, and a client that leaves in the middle has the res
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -14,7 +15,15 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.errors import Busy, Conflict, ErrorCode, KitemeshError, NotFound, Unavailable
+from kitemesh_contracts.errors import (
+    MEANINGS,
+    Busy,
+    Conflict,
+    ErrorCode,
+    KitemeshError,
+    NotFound,
+    Unavailable,
+)
 from kitemesh_gateway.idempotency import Key, check
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.turns import RETRY_S, Turns
@@ -31,8 +40,11 @@ STORE_S: Final = 2.6
 AGAIN_S: Final = 0.1
 PENDING_S: Final = 10.0
 """How long a key's second request waits for the turn of the first to be stored."""
+ASK_AGAIN_S: Final = 1.0
 PENDING_FIRST_S: Final = 0.02
 PENDING_MOST_S: Final = 0.25
+DOUBTS: Final = 10_000
+"""How many turns whose insert was not answered are remembered."""
 
 T = TypeVar("T")
 
@@ -85,6 +97,7 @@ class Accepting:
         self._relay: Final = relay
         self._clock: Final = clock
         self._unfinished: set[asyncio.Task[None]] = set()
+        self._doubtful: deque[str] = deque(maxlen=DOUBTS)
 
     async def store(self, start: StartTurn, key: Key | None = None) -> StartTurn | LiveTurn | TurnRecord:
         """Store a turn and return its start, under the id that it has now; or return the stored one that the key means.
@@ -99,12 +112,24 @@ class Accepting:
         if not self._bus.connected:
             message = "The message bus cannot be reached; no new turns are taken"
             raise Unavailable(ErrorCode.BUS_DOWN, message, retry_after_s=RETRY_S)
-        try:
-            stored = await self._store(start, key)
-        except asyncio.CancelledError:
-            self._finish(start, key)
-            raise
-        return stored if isinstance(stored, StartTurn) else await self._wait_for(start.tenant, stored)
+        give_up_at_s = self._clock.monotonic() + PENDING_S
+        while True:
+            try:
+                stored = await self._store(start, key)
+            except asyncio.CancelledError:
+                self._after(self._accept(start, key), start)
+                raise
+            if isinstance(stored, StartTurn):
+                return stored
+            found = await self._wait_for(start.tenant, stored)
+            if found is not None and (key is None or not _was_refused(found)):
+                return found
+            if found is not None and key is not None:
+                # Nothing was run for it: the key is the client's to try again with.
+                await self._free(start.tenant, key, found.id)
+            elif self._clock.monotonic() >= give_up_at_s:
+                message = "The request that this Idempotency-Key came with first is not accepted yet"
+                raise Conflict(ErrorCode.IDEMPOTENCY_PENDING, message, retry_after_s=RETRY_S)
 
     @asynccontextmanager
     async def running(self, start: StartTurn, key: Key | None, sink: Sink) -> AsyncIterator[None]:
@@ -133,7 +158,7 @@ class Accepting:
         try:
             await self._publish(start, key)
         except asyncio.CancelledError:
-            self._finish(start, key)
+            self._after(self._accept(start, key), start)
             raise
 
     async def _publish(self, start: StartTurn, key: Key | None) -> None:
@@ -141,10 +166,12 @@ class Accepting:
             await guard("gw.after_publish", self._turns.publish(start))
             await reach("gw.after_publish")
         except Busy:
-            if await self._take_back(start, key):
+            # A document that may yet arrive would bring back what was refused.
+            if start.turn not in self._doubtful and await self._take_back(start, key):
                 raise
         except Unavailable as exc:
             log.warning("turn.not_published", turn=start.turn, code=exc.code)
+            self._after(self._turns.publish_late(start), start)
         self._news.tell(start.tenant, accepted(start))
 
     async def _take_back(self, start: StartTurn, key: Key | None) -> bool:
@@ -155,6 +182,21 @@ class Accepting:
             if gone and key is not None:
                 await _again(lambda: self._claims.drop(tenant, key.kind, key.value, start.turn))
         return gone
+
+    async def _free(self, tenant: str, key: Key, turn: str) -> None:
+        async with _in_time():
+            await _again(lambda: self._claims.drop(tenant, key.kind, key.value, turn, settled=True))
+
+    async def _insert(self, tenant: str, document: LiveTurn) -> bool:
+        """Insert a turn, and note it if that may have been done, or may yet be."""
+        is_answered = False
+        try:
+            inserted = await guard("gw.after_insert", self._live_turns.insert(tenant, document))
+            is_answered = True
+            return inserted
+        finally:
+            if not is_answered:
+                self._doubtful.append(document.id)
 
     async def _store(self, start: StartTurn, key: Key | None) -> StartTurn | str:
         """Claim and insert; return the start as it is stored, or the id of the turn that stands in its place."""
@@ -179,7 +221,7 @@ class Accepting:
                     # Taken over from a gateway that never stored it: should it thaw, its turn is this one.
                     start = replace(start, turn=claim.turn)
             document = queued(start)
-            inserted = await _again(lambda: guard("gw.after_insert", self._live_turns.insert(tenant, document)))
+            inserted = await _again(lambda: self._insert(tenant, document))
             await reach("gw.after_insert")
             if inserted:
                 return start
@@ -188,34 +230,42 @@ class Accepting:
             is_mine = isinstance(found, LiveTurn) and found.state == document.state
             return start if is_mine else start.turn
 
-    async def _wait_for(self, tenant: str, turn: str) -> LiveTurn | TurnRecord:
-        """Return the turn that a key stands for, once it is stored."""
-        give_up_at_s = self._clock.monotonic() + PENDING_S
+    async def _wait_for(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
+        """Return the turn that a key stands for, once it is stored; `None` when it is time to ask for the key again."""
+        ask_again_at_s = self._clock.monotonic() + ASK_AGAIN_S
         pause_s = PENDING_FIRST_S
         while True:
             found = await self._live_turns.get(tenant, turn)
-            if found is not None:
+            if found is not None or self._clock.monotonic() >= ask_again_at_s:
                 return found
-            if self._clock.monotonic() >= give_up_at_s:
-                message = "The request that this Idempotency-Key came with first is not accepted yet"
-                raise Conflict(ErrorCode.IDEMPOTENCY_PENDING, message, retry_after_s=RETRY_S)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PENDING_MOST_S)
 
-    def _finish(self, start: StartTurn, key: Key | None) -> None:
+    async def _accept(self, start: StartTurn, key: Key | None) -> None:
         """Accept a turn whose client is gone: nobody can tell any more how far it came."""
+        stored = await self._store(start, key)
+        if isinstance(stored, StartTurn):
+            await self._publish(stored, key)
+
+    def _after(self, work: Coroutine[None, None, None], start: StartTurn) -> None:
+        """Do what nobody waits for; the sweep makes up for what fails."""
 
         async def finish() -> None:
             try:
-                stored = await self._store(start, key)
-                if isinstance(stored, StartTurn):
-                    await self._publish(stored, key)
+                await work
             except KitemeshError as exc:
                 log.warning("turn.not_accepted", turn=start.turn, code=exc.code)
 
         task = asyncio.create_task(finish(), name="accept")
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
+
+
+def _was_refused(found: LiveTurn | TurnRecord) -> bool:
+    """Tell whether a turn ended with nothing having been run for it."""
+    if not isinstance(found, TurnRecord) or found.error is None or found.steps or found.answer is not None:
+        return False
+    return MEANINGS[found.error.code].outcome == "refused"
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import structlog
 from kitemesh_contracts import subjects
 from kitemesh_contracts.commands import Mode, Route, StartTurn
 from kitemesh_contracts.errors import Busy, ErrorCode, NotFound, Unavailable
-from kitemesh_contracts.headers import start_msg_id
+from kitemesh_contracts.headers import late_start_msg_id, start_msg_id
 from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.dialects.base import Mistake, Mistakes, TurnRequest, WantedMode
 from kitemesh_gateway.relay import Relay
@@ -29,6 +29,7 @@ from kitemesh_runtime.stores import Conversations
 PUBLISH_S: Final = 2.6
 """For the start's publication, its parcel included: a refusal must be out within 3 s."""
 PACK_S: Final = 2.0
+LATE_S: Final = 60.0
 RENEW_EVERY_S: Final = 10.0
 RETRY_S: Final = 1.0
 CLIENT_GONE: Final = "the client is gone"
@@ -55,7 +56,7 @@ class Turns:
     Args:
         replica: This gateway, as it is addressed.
         budget_s: What each turn may take.
-        max_open: Turns that may be open at once.
+        max_open: Answers that may be awaited at once: an open turn counts as often as it is followed.
 
     """
 
@@ -149,7 +150,7 @@ class Turns:
             accepted_at_ms=self._clock.now_ms(),
             budget_s=self._budget_s,
             key=principal.key,
-            request=request_id if mode == "durable" and request.label is None else request.label,
+            request=request_id if request.label is None else request.label,
             conversation=self._clock.new_id() if fresh else request.conversation,
             fresh=fresh,
             sampling=request.sampling,
@@ -172,7 +173,7 @@ class Turns:
         if not self._store_state.is_up:
             message = "The store does not answer; no new turns are taken"
             raise Unavailable(ErrorCode.STORE_DOWN, message, retry_after_s=RETRY_S)
-        if len(self._relay) >= self._max_open:
+        if self._relay.readers >= self._max_open:
             raise Busy(ErrorCode.QUEUE_FULL, "Too many turns are open", retry_after_s=RETRY_S)
 
     @asynccontextmanager
@@ -273,6 +274,17 @@ class Turns:
             left_s -= self._clock.monotonic() - began_s
         subject = subjects.turn_start(start.turn)
         await self._bus.send(subject, payload, msg_id=start_msg_id(start.turn), timeout_s=left_s)
+
+    async def publish_late(self, start: StartTurn) -> None:
+        """Publish a stored turn's start as one that comes again: whoever takes it looks how far the turn has come.
+
+        Raises:
+            Unavailable: Not within a minute.
+
+        """
+        payload = pack_small(start) or await self._parcels.pack(start.tenant, start)
+        subject, msg_id = subjects.control_start(start.turn), late_start_msg_id(start.turn)
+        await self._bus.send(subject, payload, msg_id=msg_id, timeout_s=LATE_S)
 
     async def _pack(self, start: StartTurn) -> bytes:
         try:
