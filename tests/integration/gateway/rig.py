@@ -70,6 +70,7 @@ class Cluster:
         self.starts: asyncio.Queue[StartTurn] = asyncio.Queue()
         self.cancels: asyncio.Queue[CancelTurn] = asyncio.Queue()
         self.decided: asyncio.Queue[ApplyHold] = asyncio.Queue()
+        self._told: dict[tuple[str, int, int], dict[int, str]] = {}
 
     async def listen(self) -> None:
         pull = await self.bus.pull(topology.TURN, "orchestrator-turn", self._on_start)
@@ -94,7 +95,10 @@ class Cluster:
     def frame(
         self, start: Addressed, n: int, *texts: str, attempt: int = 1, step: int = 1, after: Mark | None = None
     ) -> None:
-        frame = Frame(n=n, offset=0, items=tuple(TextDelta(text=text) for text in texts), after=after)
+        told = self._told.setdefault((start.turn, step, attempt), {})
+        told[n] = "".join(texts)
+        offset = sum(len(text) for number, text in told.items() if number < n)
+        frame = Frame(n=n, offset=offset, items=tuple(TextDelta(text=text) for text in texts), after=after)
         self._publish(start, step, attempt, frame)
 
     def end(

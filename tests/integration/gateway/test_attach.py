@@ -72,6 +72,7 @@ class Turn:
         self.id = f"01990000-0000-7000-8000-{next(_numbers):012x}"
         self.bus = bus
         self.stores = stores
+        self._told: dict[str, int] = {}
         self.facts = Facts(
             turn=self.id, model="m", created_s=17, label="r", conversation=None, include_usage=True, resumable=True
         )
@@ -95,7 +96,9 @@ class Turn:
         prefix = subjects.out(gateway, self.id, step, attempt)
         for n, text in enumerate(texts, start=first):
             item: Delta = ReasoningDelta(text=text[1:]) if text.startswith("~") else TextDelta(text=text)
-            self.bus.post(subjects.out_frame(prefix, n), codec.encode(Frame(n=n, offset=0, items=(item,))))
+            offset = self._told.get(prefix, 0)
+            self.bus.post(subjects.out_frame(prefix, n), codec.encode(Frame(n=n, offset=offset, items=(item,))))
+            self._told[prefix] = offset + (0 if text.startswith("~") else len(text))
 
     def close(self, text: str, *, step: int = 1, attempt: int = 1, last: int, reasoning: str = "") -> None:
         ended = TurnEnded(

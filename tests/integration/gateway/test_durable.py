@@ -18,6 +18,7 @@ from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import AssistantMessage, Step, TextPart, Usage, UserMessage
 from kitemesh_contracts.deltas import Frame, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
+from kitemesh_gateway.app import drain
 from kitemesh_runtime import keyring
 from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.stores import TurnRecord
@@ -45,10 +46,12 @@ class Pair(NamedTuple):
         return await self.one.cluster.start()
 
     def say(self, start: StartTurn, *texts: str, first: int = 1, attempt: int = 1) -> None:
-        """Publish one frame for each text, as a model-runner does for a durable turn."""
+        """Publish one frame for each text, those of `TEXTS` from the first one on, as a model-runner does."""
         prefix = subjects.out(start.gateway, start.turn, 1, attempt)
+        offset = len("".join(TEXTS[: first - 1]))
         for n, text in enumerate(texts, first):
-            frame = Frame(n=n, offset=0, items=(TextDelta(text=text),))
+            frame = Frame(n=n, offset=offset, items=(TextDelta(text=text),))
+            offset += len(text)
             self.one.cluster.bus.post(subjects.out_frame(prefix, n), codec.encode(frame))
 
     async def finish(self, start: StartTurn, text: str, *, last: int = 0, **fields: Any) -> TurnRecord:
@@ -170,6 +173,24 @@ async def test_a_durable_stream_is_accepted_at_once_and_seen_at_every_gateway(pa
     assert (answer.text, answer.events[-1]) == ("Once upon a time", "[DONE]")
 
 
+@pytest.mark.requirement("fault:queue-full")
+async def test_who_follows_a_turn_at_a_full_gateway_is_refused_until_there_is_room(
+    gateway_server: OwnServer, tmp_path: Path
+) -> None:
+    async with open_rig(gateway_server.url, tmp_path, replica=f"full-{next(_numbers)}", max_streams=1) as rig:
+        pair = Pair(rig, rig)
+        client = await begin(rig)
+        start = await pair.start()
+        refused = await rig.ask(follow(start.turn))
+        assert refused.status == 429
+        assert (refused.json()["code"], refused.headers["retry-after"]) == ("queue.full", "1")
+        assert (await rig.ask(get(f"/v1/executions/{start.turn}"))).status == 200
+        pair.say(start, *TEXTS)
+        await pair.finish(start, "".join(TEXTS), last=3)
+        assert (await client.answer()).text == "Once upon a time"
+        assert (await rig.ask(follow(start.turn))).status == 200
+
+
 @pytest.mark.requirement("durable:asked-for")
 @pytest.mark.parametrize(
     ("body", "headers", "mode"),
@@ -248,6 +269,45 @@ async def test_a_stream_is_gone_on_with_at_another_gateway_by_the_same_bytes(pai
     assert '"request_id":"mine"' in rest[1]
     assert rest[-1].endswith("data: [DONE]")
     assert pair.one.cluster.starts.empty()
+
+
+@pytest.mark.requirement("resume:by-content")
+async def test_in_another_dialect_a_stream_goes_on_behind_the_text_and_is_told_its_end(pair: Pair) -> None:
+    client = await begin(pair.one)
+    start = await pair.start()
+    pair.say(start, *TEXTS)
+    await pair.finish(start, "".join(TEXTS), last=3)
+    chat = events_of(await client.answer())
+    shown = events_of(await pair.two.ask(follow(start.turn)))
+    assert (len(chat), len(shown)) == (6, 5)
+    for cut, event in enumerate(chat):
+        rest = native(await pair.two.ask(follow(start.turn, last=id_of(event))))
+        assert [each["text"] for each in rest[:-1]] == list(TEXTS[cut:])
+        assert rest[-1]["type"] == "turn.ended"
+    for cut, event in enumerate(shown):
+        answer = await pair.two.ask(post(b"", Last_Event_ID=id_of(event)))
+        assert (answer.text, answer.events[-1]) == ("".join(TEXTS[cut:]), "[DONE]")
+
+
+@pytest.mark.requirement("drain:durable-streams-move")
+async def test_whoever_is_sent_away_before_the_first_word_goes_on_elsewhere(pair: Pair) -> None:
+    client = await begin(pair.one)
+    start = await pair.start()
+    await client.head()
+    first = (await read_events(client, 1))[0]
+    assert '"role":"assistant"' in first
+    pair.one.life.signal()
+    async with asyncio.timeout(5):
+        await drain(pair.one.gateway, pair.one.life, 0.2)
+    assert b"service.draining" in await client.piece()
+    again = pair.two.client()
+    await again.send(post(STREAM, Last_Event_ID=id_of(first)))
+    assert (await again.head())[0] == 200
+    pair.say(start, *TEXTS)
+    await pair.finish(start, "".join(TEXTS), last=3)
+    assert [json.loads(event.split("data: ")[1])["choices"][0]["delta"] for event in await read_events(again, 3)] == [
+        {"content": text} for text in TEXTS
+    ]
 
 
 @pytest.mark.requirement("reattach:refusals")

@@ -11,14 +11,15 @@ import pytest
 
 from integration.bus.rig import OwnServer
 from integration.gateway.rig import ASK, KEY, TENANT, Rig, key_record, open_rig, post
+from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import ApplyHold, Mark
-from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolCall
-from kitemesh_contracts.deltas import HoldRef
+from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolCall, Usage
+from kitemesh_contracts.deltas import Frame, HoldRef, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.ids import call_id, hold_id
 from kitemesh_gateway.app import drain
 from kitemesh_runtime import keyring
-from kitemesh_runtime.execution_stores import HeldCall, Hold, LiveTurn, Verdict
+from kitemesh_runtime.execution_stores import HeldCall, Hold, Job, LiveTurn, Verdict
 from kitemesh_runtime.stores import TurnRecord
 
 _numbers = itertools.count(1)
@@ -61,18 +62,18 @@ class Held:
         values = {"scope": "chat", "conversation": "conv-1", **fields}
         return Hold(id=self.id, tenant=TENANT, turn=self.turn, step=1, model=MODEL, calls=held, **values)
 
-    async def store(self, *, for_s: float = 600, **fields: Any) -> "Held":
+    async def store(self, about: dict[str, Any] | None = None, *, for_s: float = 600, **fields: Any) -> "Held":
         await self.rig.stores.holds.open(TENANT, self.hold(**fields), expires_after_s=for_s)
         turn = LiveTurn(
             id=self.turn,
             tenant=TENANT,
             version=1,
             status="held",
-            mode="classic",
             model=MODEL,
             state=b"",
             hold=self.id,
             steps=(self.step,),
+            **{"mode": "classic", **(about or {})},
         )
         assert await self.rig.stores.live_turns.insert(TENANT, turn)
         return self
@@ -245,16 +246,73 @@ async def test_a_streamed_answer_opens_at_once_and_shows_what_follows_the_hold(d
     assert order.stream
     status, headers = await client.head()
     assert (status, headers["x-execution-id"]) == (200, held.turn)
+    assert b'"role":"assistant"' in await client.piece()
     desk.cluster.frame(order, 1, "Do", step=2, after=Mark(step=1, attempt=1, n=3))
-    first = await client.piece()
-    assert b'"role":"assistant"' in first
-    assert b'{"content":"Do"}' in first
+    assert b'{"content":"Do"}' in await client.piece()
     desk.cluster.frame(order, 2, "ne.", step=2)
     assert b'{"content":"ne."}' in await client.piece()
     desk.cluster.end(order, "Done.", step=2, last=2, earlier=held.after)
     last = await client.piece()
     assert b'"total_tokens":5' in last
     assert last.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.requirement("reattach:same-bytes", "resume:only-what-follows")
+@pytest.mark.parametrize("usage", [True, False])
+async def test_a_continuation_is_gone_on_with_by_the_same_bytes_as_it_was_asked_for(
+    desk: Rig, gateway_server: OwnServer, tmp_path: Path, usage: bool
+) -> None:
+    # What the turn was first asked with is not what its continuation is asked with.
+    about = {"mode": "durable", "conversation": "conv-1", "request": "r-1", "include_usage": not usage}
+    held = await Held(desk).store(about)
+    client = desk.client()
+    await client.send(held.request(0, 1, stream=True, stream_options={"include_usage": usage}))
+    order = await desk.cluster.apply()
+    live = await desk.stores.live_turns.get(TENANT, held.turn)
+    assert isinstance(live, LiveTurn)
+    job = Job(kind="model", step=2, pool="p")
+    live = msgspec.structs.replace(live, version=2, status="running", steps=held.after, jobs=(job,))
+    await desk.stores.live_turns.save(TENANT, live)
+    items = [(ReasoningDelta(text="hm"),), (TextDelta(text="Do"),), (TextDelta(text="n"), TextDelta(text="e."))]
+    for n, (offset, each) in enumerate(zip((0, 0, 2), items, strict=True), start=1):
+        after = Mark(step=1, attempt=1, n=3) if n == 1 else None
+        frame = codec.encode(Frame(n=n, offset=offset, items=each, after=after))
+        desk.cluster.bus.post(subjects.out_frame(subjects.out(order.gateway, held.turn, 2, 1), n), frame)
+    assert await desk.cluster.bus.posted(timeout_s=5)
+    record = TurnRecord(
+        id=held.turn,
+        tenant=TENANT,
+        status="completed",
+        model=MODEL,
+        answer=AssistantMessage(text="Done.", reasoning="hm"),
+        steps=held.after,
+        finish="stop",
+        usage=Usage(input_tokens=3, output_tokens=2),
+        attempt=1,
+        last=3,
+        **about,
+    )
+    async with open_rig(
+        gateway_server.url, tmp_path, replica=f"gw-r{next(_numbers)}", is_worked=False, shared=desk.stores
+    ) as other:
+        late = other.client()
+        first = f"{held.turn}:1.0.0.0.0-00000000~1{'u' if usage else ''}"
+        await late.send(post(b"", path="/v1/chat/resume", Last_Event_ID=first))
+        assert (await late.head())[0] == 200
+        await desk.stores.live_turns.finish(TENANT, record, version=2)
+        desk.cluster.end(order, "Done.", step=2, last=3, reasoning="hm", earlier=held.after)
+        told = (await client.answer()).body.split(b"\n\n")
+        assert told[0].startswith(b"id: " + first.encode())
+        assert (len(told), b'"total_tokens":5' in told[-3]) == (8 + usage, usage)
+        rest = [await late.piece()]
+        while not rest[-1].endswith(b"[DONE]\n\n"):
+            rest.append(await late.piece())
+        assert b"".join(rest) == b"\n\n".join(told[1:])
+        for cut, event in enumerate(told[:-1]):
+            last = event.split(b"\n")[0].removeprefix(b"id: ").decode()
+            for path in ("/v1/chat/resume", "/v1/chat/completions"):
+                again = await other.ask(post(b"", path=path, Last_Event_ID=last))
+                assert (again.status, again.body) == (200, b"\n\n".join(told[cut + 1 :]))
 
 
 @pytest.mark.requirement("resume:may-hold-again")
@@ -284,6 +342,7 @@ async def test_the_same_decision_again_gives_the_same_continuation(desk: Rig, he
     again = await desk.cluster.apply()
     assert (again.hold, again.stream) == (held.id, True)
     assert (await second.head())[0] == 200
+    assert b'"role":"assistant"' in await second.piece()
     desk.cluster.end(order, "Done.", step=2, earlier=held.after)
     assert (await first.answer()).json()["choices"][0]["message"]["content"] == "Done."
     assert b'{"content":"Done."}' in await second.piece()
@@ -326,6 +385,7 @@ async def test_another_gateway_hears_what_is_told_to_the_first(
         client = other.client()
         await client.send(held.request(0, 1, stream=True))
         assert (await client.head())[0] == 200
+        assert b'"role":"assistant"' in await client.piece()
         address = ApplyHold(turn=held.turn, tenant=TENANT, hold=held.id, gateway=desk.life.replica)
         desk.cluster.frame(address, 1, "Done.", step=2)
         assert b'{"content":"Done."}' in await client.piece()
@@ -357,6 +417,7 @@ async def test_a_drain_ends_a_resumed_stream_with_an_explicit_error_and_stops_no
     desk.life.signal()
     async with asyncio.timeout(5):
         await drain(desk.gateway, desk.life, 0.1)
+    assert b'"role":"assistant"' in await client.piece()
     assert b'"code":"service.draining"' in await client.piece()
     assert desk.cluster.cancels.empty()
 

@@ -6,6 +6,7 @@ from integration.orchestrator.held_turns import results_in, with_tools
 from integration.orchestrator.rig import Rig, start
 from integration.orchestrator.test_repeats import Failing
 from kitemesh_contracts import codec
+from kitemesh_contracts.commands import Parcel
 from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolCall
 from kitemesh_contracts.events import CallsReturned
 from kitemesh_orchestrator import jobs
@@ -108,3 +109,25 @@ async def test_what_says_that_an_answer_cannot_be_delivered_is_small(rig: Rig, r
     closing = await rig.closing()
     assert (closing.outcome, closing.error, closing.earlier) == ("failed", UNDELIVERED, ())
     assert len(codec.encode(closing)) < 1024
+
+
+@pytest.mark.requirement("resume:nothing-is-missed")
+async def test_of_a_turn_that_is_in_the_store_nobody_is_told_that_it_failed_because_its_end_cannot_travel(
+    rig: Rig,
+) -> None:
+    begun = await rig.accept(start("Fly"))
+    await rig.start(begun)
+    job = await rig.job()
+    blobs = rig.endings._parcels._blobs
+    rig.endings._parcels._blobs = Failing(rig.stores.blobs, "put")  # type: ignore[assignment]
+    await rig.answer(job, "x" * 1024 * 1024)
+    ended = await rig.stores.live_turns.get("acme", begun.turn)
+    assert isinstance(ended, TurnRecord)
+    assert ended.status == "completed"
+    # Nor when an event of it comes again; once it can be told, it is.
+    await rig.answer(job, "again")
+    await rig.bus.barrier()
+    assert rig.closings.empty()
+    rig.endings._parcels._blobs = blobs
+    await rig.endings.repeat(ended)
+    assert isinstance(await rig.closing(), Parcel)

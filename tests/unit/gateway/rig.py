@@ -166,9 +166,9 @@ def watched(turn: str = TURN, **fields: object) -> Watched:
     return Watched(turn=turn, tenant="acme", **values)  # type: ignore[arg-type]
 
 
-def frame(n: int, *texts: str, after: tuple[int, int, int] | None = None) -> Frame:
+def frame(n: int, *texts: str, after: tuple[int, int, int] | None = None, offset: int = 0) -> Frame:
     mark = None if after is None else Mark(step=after[0], attempt=after[1], n=after[2])
-    return Frame(n=n, offset=0, items=tuple(TextDelta(text=text) for text in texts), after=mark)
+    return Frame(n=n, offset=offset, items=tuple(TextDelta(text=text) for text in texts), after=mark)
 
 
 def ended(text: str, *, step: int = 1, attempt: int = 1, last: int = 0, **fields: object) -> TurnEnded:

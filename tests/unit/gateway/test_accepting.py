@@ -9,7 +9,7 @@ import pytest
 
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import Route, StartTurn
-from kitemesh_contracts.content import Sampling, TextPart, UserMessage
+from kitemesh_contracts.content import AssistantMessage, Sampling, Step, TextPart, UserMessage
 from kitemesh_contracts.errors import (
     BadRequest,
     Busy,
@@ -444,6 +444,38 @@ async def test_a_claim_that_ran_out_is_gone_on_with_under_its_own_turn(clock: Ma
     assert frozen.queue.starts == []
 
 
+@pytest.mark.requirement("idempotency:taken-over", "idempotency:one-turn")
+async def test_of_ten_that_wait_for_a_gateway_that_died_one_goes_on_and_the_others_get_its_turn(
+    clock: ManualClock,
+) -> None:
+    stores, key = memory_stores(clock), keyed()
+    await stores.claims.claim(TENANT, key.kind, key.value, "of-the-dead", fingerprint=key.fingerprint)
+    gateways = [Gateway(stores, clock, "one"), Gateway(stores, clock, "two")]
+    waiting = [asyncio.create_task(gateways[n % 2].accept(gateways[n % 2].start(), key)) for n in range(10)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    clock.now_s += 4.5
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*waiting)
+    (won,) = [answer for answer in answers if isinstance(answer, StartTurn)]
+    assert {answer.id for answer in answers if isinstance(answer, LiveTurn)} == {won.turn} == {"of-the-dead"}
+    assert [start for gateway in gateways for _, _, start in gateway.queue.starts] == [won]
+
+
+@pytest.mark.requirement("idempotency:a-refusal-is-not-kept", "idempotency:one-turn")
+async def test_of_ten_that_come_back_after_a_refusal_one_runs_and_the_others_get_its_turn(clock: ManualClock) -> None:
+    stores, key = memory_stores(clock), keyed()
+    gateways = [Gateway(stores, clock, "one"), Gateway(stores, clock, "two")]
+    first = gateways[0].start()
+    await gateways[0].accept(first, key)
+    await _end(gateways[0], first, ErrorCode.CONVERSATION_BUSY)
+    answers = await asyncio.gather(*(gateways[n % 2].accept(gateways[n % 2].start(), key) for n in range(10)))
+    (won,) = [answer for answer in answers if isinstance(answer, StartTurn)]
+    assert won.turn != first.turn
+    assert {answer.id for answer in answers if isinstance(answer, LiveTurn)} == {won.turn}
+    assert [start for gateway in gateways for _, _, start in gateway.queue.starts] == [first, won]
+
+
 @pytest.mark.requirement("idempotency:a-refusal-is-not-kept")
 @pytest.mark.parametrize("code", [ErrorCode.CONVERSATION_BUSY, ErrorCode.CONVERSATION_FULL])
 async def test_a_key_whose_turn_was_refused_is_free_for_another_try(gateway: Gateway, code: ErrorCode) -> None:
@@ -456,10 +488,21 @@ async def test_a_key_whose_turn_was_refused_is_free_for_another_try(gateway: Gat
     assert [start.turn for _, _, start in gateway.queue.starts] == [first.turn, second.turn]
 
 
-async def test_a_key_whose_turn_failed_after_it_was_run_stands_for_that_failure(gateway: Gateway) -> None:
+@pytest.mark.requirement("idempotency:replayed")
+@pytest.mark.parametrize(
+    ("code", "ran"),
+    [
+        (ErrorCode.UPSTREAM_FAILED, {}),
+        (ErrorCode.STORE_DOWN, {"steps": (Step(step=1, text="I will."),)}),
+        (ErrorCode.STORE_DOWN, {"answer": AssistantMessage(text="Once")}),
+    ],
+)
+async def test_a_key_whose_turn_failed_after_it_was_run_stands_for_that_failure(
+    gateway: Gateway, code: ErrorCode, ran: dict[str, Any]
+) -> None:
     key, first = keyed(), gateway.start()
     await gateway.accept(first, key)
-    await _end(gateway, first, ErrorCode.UPSTREAM_FAILED)
+    await _end(gateway, first, code, **ran)
     found = await gateway.accept(gateway.start(), key)
     assert isinstance(found, TurnRecord)
     assert found.id == first.turn
@@ -494,7 +537,7 @@ async def test_a_start_that_could_not_be_published_goes_out_as_one_that_comes_ag
     ]
 
 
-async def _end(gateway: Gateway, start: StartTurn, code: ErrorCode) -> None:
+async def _end(gateway: Gateway, start: StartTurn, code: ErrorCode, **ran: Any) -> None:
     record = TurnRecord(
         id=start.turn,
         tenant=TENANT,
@@ -502,5 +545,6 @@ async def _end(gateway: Gateway, start: StartTurn, code: ErrorCode) -> None:
         mode="durable",
         model=start.route.requested,
         error=ErrorInfo(code=code, message="no", retry_after_s=1.0),
+        **ran,
     )
     await gateway.stores.live_turns.finish(TENANT, record, version=1)

@@ -402,7 +402,10 @@ def test_what_closes_a_resumable_stream_goes_behind_each_steps_last_frame() -> N
 
 @pytest.mark.requirement("resume:position-says-what-was-shown")
 def test_an_answer_behind_a_hold_opens_where_the_hold_was() -> None:
-    assert ids(encoder(resumable=True, after_step=2).start()) == [f"2.0.0.0.{measure('')}"]
+    assert ids(encoder(resumable=True, after_step=2).start()) == [f"2.0.0.0.{measure('')}~2"]
+    speaker = encoder(resumable=True, after_step=2, include_usage=True)
+    assert ids(speaker.delta(Place(3, 1, 1), (TextDelta(text="a"),))) == [f"3.1.1.0.{measure('a')}~2u"]
+    assert ids(encoder(resumable=True, include_usage=True).start()) == [f"0.0.0.0.{measure('')}"]
 
 
 @pytest.mark.requirement("resume:errors-have-no-position")

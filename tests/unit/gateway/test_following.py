@@ -1,7 +1,7 @@
 """What a client of a durable turn is shown, whatever it had before and whichever attempt tells it."""
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise, product
 from zlib import crc32
 
 import pytest
@@ -64,8 +64,10 @@ def take(followed: Followed, client: Client, *fed: Fed) -> list[bool]:
 def frames(
     *texts: str, attempt: int = 1, step: int = 1, first: int = 1, after: tuple[int, int, int] | None = None
 ) -> list[Fed]:
+    offsets = accumulate((len(text) for text in texts), initial=first - 1)
     return [
-        (step, attempt, frame(n, text, after=after if n == 1 else None)) for n, text in enumerate(texts, start=first)
+        (step, attempt, frame(n, text, offset=offset, after=after if n == 1 else None))
+        for n, (text, offset) in enumerate(zip(texts, offsets, strict=False), start=first)
     ]
 
 
@@ -165,6 +167,47 @@ def test_an_attempt_that_ends_before_it_told_what_was_shown_is_another_answer() 
     assert rest_of(followed, ended("Hel", attempt=2, last=1)) is None
 
 
+BY_ONE, BY_ANOTHER = ("The ", "brown ", "fox jumps"), ("The brown ", "fox ", "jumps")
+
+
+@pytest.mark.requirement("attempt:only-a-prefix-is-continued")
+@pytest.mark.parametrize("chosen", list(product((True, False), repeat=3)))
+@pytest.mark.parametrize("text", ["The brown fox jumps", "The brown fox sleeps"])
+def test_one_attempt_that_two_workers_cut_differently_is_never_shown_as_a_mixture(
+    chosen: Sequence[bool], text: str
+) -> None:
+    followed, client = Followed(), Client()
+    mine, others = frames(*BY_ONE), frames(*BY_ANOTHER)
+    heard = [mine[n] if is_mine else others[n] for n, is_mine in enumerate(chosen)]
+    take(followed, client, *heard, *mine, *others)
+    assert "The brown fox jumps".startswith(client.text)
+    rest = rest_of(followed, ended(text, last=3))
+    assert (rest is None) is not text.startswith(client.text)
+    if rest is not None:
+        assert (
+            client.text + "".join(item.text for _, items in rest for item in items if isinstance(item, TextDelta))
+            == text
+        )
+
+
+@pytest.mark.requirement("attempt:only-a-prefix-is-continued")
+def test_reasoning_that_two_workers_cut_differently_is_found_out_at_the_end() -> None:
+    followed = Followed()
+    for n, text in enumerate(("hm ", "so ", "it is"), start=1):
+        followed.take(1, 1, Frame(n=n, offset=0, items=(ReasoningDelta(text=text),)))
+    closing = ended("", last=3, reasoning="hm so so it is")
+    assert rest_of(followed, closing) is None
+
+
+@pytest.mark.parametrize("has", ["The ", "The brown "])
+def test_nor_is_it_to_a_client_that_came_back(has: str) -> None:
+    for heard in ((0, 1), (1, 0)):
+        cuts = frames(*BY_ONE), frames(*BY_ANOTHER)
+        followed, client = Followed(position=at(1, 1, 1, 0, has)), Client(has)
+        take(followed, client, *(cuts[which][n] for n, which in enumerate(heard)), *cuts[0], *cuts[1])
+        assert "The brown fox jumps".startswith(client.text)
+
+
 def test_reasoning_and_text_are_told_again_each_for_itself() -> None:
     followed, client = Followed(), Client()
     thought = Frame(n=1, offset=0, items=(ReasoningDelta(text="hm "), TextDelta(text="a")))
@@ -192,8 +235,13 @@ def test_calls_that_were_told_are_not_told_again() -> None:
     followed = Followed()
     call = Frame(n=1, offset=0, items=(TextDelta(text="a"), CallDelta(index=0, id="c", name="f")))
     followed.take(1, 1, call)
-    assert followed.take(1, 2, call) == ()
-    assert followed.take(1, 2, Frame(n=2, offset=0, items=(CallDelta(index=0, arguments="{}"),))) == ()
+    again = followed.take(1, 2, call)
+    assert again is not None
+    assert {piece.seen for piece in again} <= {ALL}
+    # No dialect shows arguments by themselves.
+    more = followed.take(1, 2, Frame(n=2, offset=1, items=(CallDelta(index=0, arguments="{}"),)))
+    assert more is not None
+    assert {item.id for piece in more for item in piece.items if isinstance(item, CallDelta)} == {""}
     fresh = Followed()
     fresh.take(1, 1, frame(1, "a"))
     pieces = fresh.take(1, 2, call)

@@ -51,19 +51,19 @@ def test_a_turn_is_told_in_order_and_every_id_says_what_was_shown() -> None:
     assert (
         speaker.start()
         == (
-            f'id: {TURN}:0.0.0.0.0-00000000\ndata: {{"type":"turn.started","execution_id":"{TURN}",'
+            f'id: {TURN}:0.0.0.0.0-00000000~0n0\ndata: {{"type":"turn.started","execution_id":"{TURN}",'
             '"request_id":"req_1","conversation_id":"conv","model":"m","created_at":"2023-11-14T22:13:20.000Z"}\n\n'
         ).encode()
     )
     thought, seen, greeted = measure("Hm"), measure("Let me see"), measure("Gr\u00fc\u00dfe")
     assert told(b"".join(speaker.delta(place, items) for place, items in FRAMES)) == [
-        (f"1.1.1.0.0-00000000.{thought}", {"type": "reasoning.delta", "step": 1, "text": "Hm"}),
-        (f"1.1.1.1.{seen}.{thought}", {"type": "text.delta", "step": 1, "text": "Let me see"}),
+        (f"1.1.1.0.0-00000000.{thought}~0n0", {"type": "reasoning.delta", "step": 1, "text": "Hm"}),
+        (f"1.1.1.1.{seen}.{thought}~0n0", {"type": "text.delta", "step": 1, "text": "Let me see"}),
         (
-            f"1.1.2.0.{seen}.{thought}",
+            f"1.1.2.0.{seen}.{thought}~0n1",
             {"type": "call.requested", "step": 1, "tool_execution_id": "c1", "name": "look"},
         ),
-        (f"2.1.1.0.{greeted}", {"type": "text.delta", "step": 2, "text": "Gr\u00fc\u00dfe"}),
+        (f"2.1.1.0.{greeted}~0n0", {"type": "text.delta", "step": 2, "text": "Gr\u00fc\u00dfe"}),
     ]
     made = Step(
         step=1,
@@ -79,9 +79,9 @@ def test_a_turn_is_told_in_order_and_every_id_says_what_was_shown() -> None:
     end = ended("Gr\u00fc\u00dfe, all", step=2, last=1, earlier=(made,), usage=Usage(input_tokens=3, output_tokens=2))
     whole = measure("Gr\u00fc\u00dfe, all")
     assert told(speaker.end(end, (Rest(2, (TextDelta(text=", all"),)),))) == [
-        (f"2.1.2.0.{whole}", {"type": "text.delta", "step": 2, "text": ", all"}),
+        (f"2.1.2.0.{whole}~0n0", {"type": "text.delta", "step": 2, "text": ", all"}),
         (
-            f"2.1.3.0.{whole}",
+            f"2.1.3.0.{whole}~0n0",
             {
                 "type": "turn.ended",
                 "status": "completed",
@@ -116,7 +116,7 @@ def test_a_hold_ends_the_stream_with_what_is_to_be_decided() -> None:
     ((place, event),) = told(
         encoder().end(ended("", last=4, outcome="held", finish=None, calls=(call,), hold=hold), ())
     )
-    assert place == "1.1.6.0.0-00000000"
+    assert place == "1.1.6.0.0-00000000~0n0"
     assert event == {
         "type": "turn.held",
         "approval_id": "hold-1",

@@ -11,7 +11,18 @@ MEASURES = st.builds(Measure, NUMBERS, st.integers(0, 0xFFFFFFFF))
 
 
 @given(
-    st.builds(Position, NUMBERS, NUMBERS, NUMBERS, NUMBERS, MEASURES, MEASURES.filter(lambda measure: measure.length))
+    st.builds(
+        Position,
+        NUMBERS,
+        NUMBERS,
+        NUMBERS,
+        NUMBERS,
+        MEASURES,
+        MEASURES.filter(lambda measure: measure.length),
+        st.integers(1, 999_999_999),
+        st.none() | NUMBERS,
+        st.booleans(),
+    )
 )
 def test_what_is_written_is_read_again(position: Position) -> None:
     assert parse(write(TURN, position)) == (TURN, position)
@@ -24,6 +35,32 @@ def test_a_position_may_be_without_reasoning_and_a_classic_one_is_without_any_me
     assert parse(f"{TURN}:1.2.3.4") == (TURN, classic)
     assert write(TURN, classic) == f"{TURN}:1.2.3.4"
     assert (Position(2, 0, 0, 0).is_start, classic.is_start) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("stream", "after_step", "calls", "usage"),
+    [
+        ("", 0, None, False),
+        ("~2", 2, None, False),
+        ("~2u", 2, None, True),
+        ("~0n0", 0, 0, False),
+        ("~2n3u", 2, 3, True),
+    ],
+)
+def test_an_id_says_which_stream_it_is_of(stream: str, after_step: int, calls: int | None, usage: bool) -> None:
+    header = f"{TURN}:3.1.2.0.5-0000abcd{stream}"
+    _, position = parse(header)
+    assert (position.after_step, position.calls, position.usage) == (after_step, calls, usage)
+    assert position.is_native is (calls is not None)
+    assert write(TURN, position) == header
+
+
+def test_by_content_a_position_is_that_of_no_attempt_but_the_beginning_stays_the_beginning() -> None:
+    position = Position(2, 3, 4, 1, Measure(5, 0xABCD), calls=2)
+    assert position.by_content() == position._replace(attempt=-1)
+    assert not Position(2, 0, 3, 0, Measure()).by_content().is_start
+    begin = Position(0, 0, 0, 0, Measure())
+    assert begin.by_content() is begin
 
 
 @pytest.mark.requirement("resume:hostile-ids")
@@ -39,6 +76,13 @@ def test_a_position_may_be_without_reasoning_and_a_classic_one_is_without_any_me
         f"{TURN}:1.1.1.1.1-ABCDEF01",
         f"{TURN}:1.1.1.1.1-abcdef0",
         f"{TURN}:1.1.1.1.1-abcdef01\n",
+        f"{TURN}:1.1.1.1.1-abcdef01~",
+        f"{TURN}:1.1.1.1.1-abcdef01~n1",
+        f"{TURN}:1.1.1.1.1-abcdef01~1n",
+        f"{TURN}:1.1.1.1.1-abcdef01~1un1",
+        f"{TURN}:1.1.1.1.1-abcdef01~-1",
+        f"{TURN}:1.1.1.1.1-abcdef01~{'9' * 10}",
+        f"{TURN}:1.1.1.1~1",
         f"{TURN}:-1.1.1.1",
         f"{TURN}:1.1.1.1e9",
         f"{TURN}:1.1.1.{'9' * 10}",

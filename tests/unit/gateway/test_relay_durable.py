@@ -180,7 +180,7 @@ async def test_an_attached_turn_is_followed_at_whatever_gateway_and_let_go_of(ri
     async with rig.relay.attached(RESUMED, rig.screen):
         rig.feed(frame(1, "old"))
         rig.feed(frame(1, "Done", after=(1, 1, 1)), step=2, gateway="other")
-        rig.feed(frame(2, "."), step=2, gateway="gw")
+        rig.feed(frame(2, ".", offset=4), step=2, gateway="gw")
         rig.feed(ended("Done.", step=2, last=2, earlier=(STEP,)), step=2, gateway="other")
     assert (rig.screen.text, rig.screen.rest) == ("Done.", ())
     assert rig.screen.ended is not None

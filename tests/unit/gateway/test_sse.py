@@ -15,6 +15,7 @@ from unit.gateway.rig import ManualClock, ended
 
 ERROR = ErrorInfo(code=ErrorCode.UPSTREAM_CUT, message="cut")
 PATIENCE_S = 15.0
+A = (TextDelta(text="a"),)
 
 
 class Pipe:
@@ -54,7 +55,7 @@ class Pipe:
 class Rig:
     """One stream with its timer."""
 
-    def __init__(self, *, resumable: bool = False) -> None:
+    def __init__(self, *, resumable: bool = False, starts_at_once: bool = False) -> None:
         self.clock = ManualClock()
         self.streams = Streams(
             self.clock, ping_s=15.0, patience_s=PATIENCE_S, max_unsent_bytes=4096, first_event_s=10.0
@@ -64,7 +65,7 @@ class Rig:
         )
         self.facts = facts
         self.encoder = Completions().encoder(facts)
-        self.stream: Stream = self.streams.open(self.encoder, "req")
+        self.stream: Stream = self.streams.open(self.encoder, "req", starts_at_once=starts_at_once)
         self.pipe = Pipe()
 
     def attach(self, *, chunked: bool = False) -> None:
@@ -160,6 +161,48 @@ async def test_a_stream_is_done_when_its_end_was_written(rig: Rig) -> None:
         outflow = await rig.stream.done()
     assert outflow is not None
     assert rig.pipe.unsent == rig.encoder.start() + rig.encoder.end(ended("a"), (Rest(1, (TextDelta(text="a"),)),))
+    assert not rig.stream.failed
+
+
+@pytest.mark.requirement("drain:durable-streams-move")
+@pytest.mark.parametrize("is_attached", [True, False])
+async def test_whoever_is_sent_away_before_the_first_word_has_an_id_to_come_back_with(is_attached: bool) -> None:
+    rig = Rig(resumable=True, starts_at_once=True)
+    if is_attached:
+        rig.attach()
+        assert rig.pipe.unsent == rig.encoder.start()
+    rig.stream.send_away(Place(0, 0, 1), ERROR, retry_ms=250)
+    if not is_attached:
+        rig.attach()
+    error = rig.encoder.error(Place(0, 0, 1), ERROR, "req")
+    assert rig.pipe.unsent == rig.encoder.start() + b"retry: 250\n" + error
+
+
+async def test_a_stream_that_starts_at_once_is_opened_once_whatever_came_before_the_status_line() -> None:
+    rig = Rig(resumable=True, starts_at_once=True)
+    rig.stream.show(Place(1, 1, 1), A)
+    rig.attach()
+    assert rig.pipe.unsent == rig.encoder.start() + Completions().encoder(rig.facts).delta(Place(1, 1, 1), A)
+    failed = Rig(resumable=True, starts_at_once=True)
+    failed.stream.fail(Place(0, 0, 1), ERROR, has_acted=False)
+    failed.attach()
+    assert failed.pipe.unsent == failed.encoder.start() + failed.encoder.error(Place(0, 0, 1), ERROR, "req")
+    back = Rig(resumable=True, starts_at_once=True)
+    back.stream.go_on()
+    back.attach()
+    assert back.pipe.unsent == b""
+
+
+async def test_behind_what_ended_a_stream_nothing_is_written(rig: Rig) -> None:
+    rig.attach(chunked=True)
+    rig.stream.end(ended("a"), (Rest(1, A),))
+    whole = rig.pipe.unsent
+    rig.text(2, "b")
+    rig.stream.show_all((Piece(Place(1, 1, 3), A),))
+    rig.stream.end(ended("a"), ())
+    rig.stream.fail(Place(1, 1, 4), ERROR, has_acted=False)
+    rig.stream.send_away(Place(1, 1, 4), ERROR, retry_ms=250)
+    assert rig.pipe.unsent == whole
     assert not rig.stream.failed
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import StartTurn
+from kitemesh_contracts.content import AssistantMessage
 from kitemesh_contracts.errors import (
     MEANINGS,
     Busy,
@@ -263,9 +264,10 @@ class Accepting:
 
 def _was_refused(found: LiveTurn | TurnRecord) -> bool:
     """Tell whether a turn ended with nothing having been run for it."""
-    if not isinstance(found, TurnRecord) or found.error is None or found.steps or found.answer is not None:
+    if not isinstance(found, TurnRecord) or found.error is None or found.steps:
         return False
-    return MEANINGS[found.error.code].outcome == "refused"
+    has_answer = found.answer is not None and found.answer != AssistantMessage()
+    return MEANINGS[found.error.code].outcome == "refused" and not has_answer
 
 
 @asynccontextmanager

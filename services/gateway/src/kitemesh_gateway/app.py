@@ -115,6 +115,7 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     reattaching = Reattaching(
         authenticator,
         stores.live_turns,
+        turns=turns,
         relay=relay,
         replies=replies,
         catalog=base.catalog,
@@ -163,11 +164,11 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     resume = Resume(
         authenticator,
         stores.holds,
+        stores.live_turns,
         deciding,
         turns=turns,
         relay=relay,
         replies=replies,
-        clock=base.clock,
         replica=life.replica,
         budget_s=settings.turn_budget_s,
         max_body_bytes=settings.max_body_bytes,

@@ -157,6 +157,8 @@ class _CatchUp:
                 if not await self._flush():
                     return False
             except Unavailable as exc:
+                # It counts as shown already.
+                await self._send()
                 log.warning("stream.not_read", turn=watch.turn.turn, code=exc.code)
                 if watch.ended is not None:
                     # It has the whole answer.

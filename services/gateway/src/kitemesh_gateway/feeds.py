@@ -29,6 +29,12 @@ LOOK_S: Final = 5.0
 DOWN_S: Final = 1.0
 AGAIN_S: Final = 0.02
 """Shortest time between two reads, and the first of a growing one when what was heard is not stored yet."""
+AGAIN_MOST_S: Final = 0.5
+AHEAD: Final = 100_000
+"""A place so far behind the newest message that is known here is hardly one, and is looked for only once more.
+
+Other tenants' news count as well, and the newest message of a tenant whose news are rare is up to a minute old.
+"""
 EXPECT_S: Final = 2.0
 """How long what was heard may take to be stored, and a replica of the stream to have what another has."""
 MARK_EVERY_S: Final = 60.0
@@ -227,17 +233,21 @@ class Feed:
         """Return a page of what is behind a place; `None` if the place itself is not kept any more."""
         if place == OLDEST:
             return self._told(await self._bus.since(FEED, self._all, 1, limit=PAGE))
-        give_up_s = self._clock.monotonic() + EXPECT_S
+        is_far = place.sequence > self._head.sequence + AHEAD
+        pause_s = AGAIN_MOST_S if is_far else AGAIN_S
+        left_s = pause_s if is_far else EXPECT_S
         while True:
             # The place itself is read once more: what was found directly behind it leaves no gap.
             found = await self._bus.since(FEED, self._all, place.sequence, limit=PAGE + 1)
             if found:
                 intact = _place(found[0]) == place
                 return self._told(found[1:]) if intact else None
-            if self._clock.monotonic() >= give_up_s:
+            if left_s <= 0:
                 return None
             # Another replica may have answered, which is a little behind.
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(pause_s)
+            left_s -= pause_s
+            pause_s = min(2 * pause_s, AGAIN_MOST_S)
 
     def _told(self, messages: Sequence[Stored]) -> list[Told]:
         return [self._read(message) for message in messages]

@@ -28,7 +28,7 @@ class Fetching:
         clock: Time.
         is_open: Tells whether anybody still waits.
         deliver: Takes what was fetched.
-        fail: Ends a watch whose closing event is gone.
+        fail: Ends a watch whose closing event is gone; what is stored as well is found there.
 
     """
 
@@ -61,14 +61,19 @@ class Fetching:
             except Unavailable as exc:
                 log.warning("parcel.delayed", turn=watch.turn.turn, code=exc.code)
                 if self._clock.monotonic() >= give_up_at_s:
-                    self._fail(watch, LOST)
+                    self._give_up(watch)
                     return
                 await asyncio.sleep(FETCH_AGAIN_S)
             except KitemeshError as exc:
                 log.warning("parcel.lost", turn=watch.turn.turn, code=exc.code)
-                self._fail(watch, LOST)
+                self._give_up(watch)
                 return
             else:
                 if self._is_open(watch):
                     self._deliver(watch, step, attempt, message)
                 return
+
+    def _give_up(self, watch: Watch) -> None:
+        # A durable turn's end is stored before it is told, and is looked for as long as nothing is heard.
+        if not watch.turn.durable:
+            self._fail(watch, LOST)

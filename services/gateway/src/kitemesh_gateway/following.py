@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from kitemesh_contracts.content import Step
-from kitemesh_contracts.deltas import Delta, Frame, TurnEnded
+from kitemesh_contracts.deltas import Delta, Frame, TextDelta, TurnEnded
 from kitemesh_gateway.attempts import ANSWERED
 from kitemesh_gateway.dialects.base import Place, Rest
 from kitemesh_gateway.positions import Position
@@ -35,14 +35,6 @@ class Piece(NamedTuple):
 Pieces = Sequence[Piece]
 
 
-class _Past(NamedTuple):
-    """A step that was shown to its end."""
-
-    attempt: int
-    last: int
-    told: StepTold
-
-
 class Followed:
     """The part of a durable turn's answer that one client has.
 
@@ -66,6 +58,7 @@ class Followed:
         "_is_other",
         "_is_whole",
         "_lost_at",
+        "_offset",
         "_past",
         "_told",
         "attempt",
@@ -90,8 +83,9 @@ class Followed:
         self._first: Final = after_step + 1
         self._is_whole = True
         self._lost_at: tuple[int, int] | None = None
-        self._past: dict[int, _Past] = {}
+        self._past: dict[int, StepTold] = {}
         self._told = StepTold()
+        self._offset = 0
         self._is_other = False
 
     def has(self, step: int) -> bool:
@@ -116,6 +110,11 @@ class Followed:
         self.last = n
         if self.broken:
             return ()
+        if frame.offset != self._offset:
+            # Two workers tell this attempt, each in pieces of its own.
+            self.broken = self._is_other = True
+            return ()
+        self._offset += sum(len(item.text) for item in items if type(item) is TextDelta)
         place = Place(step, attempt, n)
         if self.seeks is not None or self._told.is_again:
             return self._take_again(place, items)
@@ -133,6 +132,8 @@ class Followed:
             self._begin(stored.step, stored.attempt)
         sought = self.seeks
         is_told = self.last > 0 and (stored.attempt, stored.last) == (self.attempt, self.last) and self._is_told()
+        # The numbers alone would take one worker's text for that of another who had the same attempt.
+        is_told = is_told and _is_of(self._told, stored)
         has_all = False
         if sought is not None:
             ended_n = stored.last + 2
@@ -199,7 +200,7 @@ class Followed:
         if step == self.step:
             if attempt < self.attempt or self._is_whole:
                 return False
-            self.attempt, self.last = attempt, 0
+            self.attempt, self.last, self._offset = attempt, 0, 0
             self.broken, self._is_other, self._lost_at = False, False, None
             self._told.begin()
             return True
@@ -225,8 +226,8 @@ class Followed:
 
     def _begin(self, step: int, attempt: int) -> None:
         if self.step >= self._first:
-            self._past[self.step] = _Past(self.attempt, self.last, self._told)
-        self.step, self.attempt, self.last = step, attempt, 0
+            self._past[self.step] = self._told
+        self.step, self.attempt, self.last, self._offset = step, attempt, 0, 0
         self._is_whole = self.broken = self._is_other = False
         self._lost_at = None
         self._told = StepTold(self.seeks if self.seeks is not None and self.seeks.step == step else None)
@@ -269,10 +270,12 @@ class Followed:
     def _was(self, step: Step) -> bool:
         """Tell whether a step that is over was what was shown of it."""
         past = self._past.get(step.step)
-        if past is None or (past.attempt, past.last) == (step.attempt, step.last):
-            return True
-        told = past.told
-        return told.text.now.is_measure_of(step.text) and told.reasoning.now.is_measure_of(step.reasoning)
+        return past is None or _is_of(past, step)
+
+
+def _is_of(told: StepTold, step: Step) -> bool:
+    """Tell whether what was told is the whole text of a step."""
+    return told.text.now.is_measure_of(step.text) and told.reasoning.now.is_measure_of(step.reasoning)
 
 
 def steps_of(ended: TurnEnded) -> Iterator[Step]:

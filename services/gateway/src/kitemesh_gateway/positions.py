@@ -1,7 +1,8 @@
 """Positions of durable streams: what an event's id says, and what a `Last-Event-ID` asks for. Pure.
 
 Step, attempt, frame and event tell where an event stands while the frames are kept; the measures tell what the client
-has been shown of the step, which holds good afterwards too. Clients only give back what they were sent, or make it up.
+has been shown of the step, which holds good afterwards too. Behind a `~` stands which stream it is an event of. Clients
+only give back what they were sent, or make it up.
 """
 
 import re
@@ -14,10 +15,13 @@ MAX_CHARS: Final = 200
 
 _NUMBER: Final = r"(\d{1,9})"
 _MEASURE: Final = r"(\d{1,9})-([0-9a-f]{8})"
+_STREAM: Final = rf"~{_NUMBER}(?:n{_NUMBER})?(u)?"
 _POSITION: Final = re.compile(
-    rf"\A([A-Za-z0-9_-]{{1,64}}):{_NUMBER}\.{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:\.{_MEASURE}(?:\.{_MEASURE})?)?\Z",
+    rf"\A([A-Za-z0-9_-]{{1,64}}):{_NUMBER}\.{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
+    rf"(?:\.{_MEASURE}(?:\.{_MEASURE})?(?:{_STREAM})?)?\Z",
     re.ASCII,
 )
+_NO_ATTEMPT: Final = -1
 
 
 class Measure(NamedTuple):
@@ -43,6 +47,9 @@ class Position(NamedTuple):
         n: Number of the event's frame; 0 for an event that no frame has; behind the last frame what closes a stream.
         k: The event's number within the frame, from 0.
         text: `None` in the ids of classic streams.
+        after_step: The stream began behind this step: it told what followed a hold.
+        calls: How many calls of the step were told; `None` where the stream's dialect tells them at its end.
+        usage: A stream that began behind a step ends with the token counts.
 
     """
 
@@ -52,11 +59,23 @@ class Position(NamedTuple):
     k: int
     text: Measure | None = None
     reasoning: Measure = NOTHING
+    after_step: int = 0
+    calls: int | None = None
+    usage: bool = False
 
     @property
     def is_start(self) -> bool:
         """Whether it is the event that opened a stream, which began behind `step`."""
         return not (self.attempt or self.n)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the stream's events were the native ones."""
+        return self.calls is not None
+
+    def by_content(self) -> "Position":
+        """Return it for a stream that numbers its events otherwise: only what was shown says where it goes on."""
+        return self if self.is_start else self._replace(attempt=_NO_ATTEMPT)
 
 
 def parse(header: str) -> tuple[str, Position]:
@@ -70,7 +89,7 @@ def parse(header: str) -> tuple[str, Position]:
     if match is None:
         raise BadRequest(ErrorCode.REQUEST_INVALID, "Last-Event-ID is not the id of an event of this server")
     turn, *numbers = match.groups()
-    step, attempt, n, k, length, crc, reasoning, reasoning_crc = numbers
+    step, attempt, n, k, length, crc, reasoning, reasoning_crc, after_step, calls, usage = numbers
     return turn, Position(
         int(step),
         int(attempt),
@@ -78,13 +97,20 @@ def parse(header: str) -> tuple[str, Position]:
         int(k),
         None if length is None else Measure(int(length), int(crc, 16)),
         NOTHING if reasoning is None else Measure(int(reasoning), int(reasoning_crc, 16)),
+        int(after_step or 0),
+        None if calls is None else int(calls),
+        usage is not None,
     )
 
 
 def write(turn: str, position: Position) -> str:
     """Return the id of an event: what `parse` reads."""
-    step, attempt, n, k, text, reasoning = position
-    measures = "" if text is None else f".{text.length}-{text.crc:08x}"
-    if text is not None and reasoning.length:
-        measures += f".{reasoning.length}-{reasoning.crc:08x}"
-    return f"{turn}:{step}.{attempt}.{n}.{k}{measures}"
+    step, attempt, n, k, text, reasoning, after_step, calls, usage = position
+    tail = ""
+    if text is not None:
+        tail = f".{text.length}-{text.crc:08x}"
+        if reasoning.length:
+            tail += f".{reasoning.length}-{reasoning.crc:08x}"
+        if after_step or calls is not None:
+            tail += f"~{after_step}{'' if calls is None else f'n{calls}'}{'u' if usage else ''}"
+    return f"{turn}:{step}.{attempt}.{n}.{k}{tail}"

@@ -18,26 +18,30 @@ from kitemesh_gateway.auth import Authenticator, Principal
 from kitemesh_gateway.body import check_headers, read_body
 from kitemesh_gateway.cancelling import execution_unknown
 from kitemesh_gateway.dialects.base import Facts, Mistake, Mistakes
+from kitemesh_gateway.dialects.native import Native
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.positions import Position
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies
+from kitemesh_gateway.turns import Turns
 from kitemesh_gateway.watches import Sink, Watched
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.execution_stores import LiveTurn, LiveTurns
 from kitemesh_runtime.stores import TurnRecord
 
 
-def facts_of(turn: LiveTurn | TurnRecord) -> Facts:
-    """Return what any answer says of a stored turn. Pure."""
+def facts_of(turn: LiveTurn | TurnRecord, position: Position | None = None) -> Facts:
+    """Return what any answer says of a stored turn, or the stream of it that has the position. Pure."""
+    after_step = 0 if position is None else position.after_step
     return Facts(
         turn=turn.id,
         model=turn.model,
         created_s=turn.accepted_at_ms // 1000,
         label=turn.request or "",
         conversation=turn.conversation,
-        include_usage=turn.include_usage,
+        include_usage=position.usage if position is not None and after_step else turn.include_usage,
         resumable=turn.mode == "durable",
+        after_step=after_step,
     )
 
 
@@ -56,6 +60,7 @@ class Reattaching:
         authenticator: Authenticator,
         live_turns: LiveTurns,
         *,
+        turns: Turns,
         relay: Relay,
         replies: Replies,
         catalog: CatalogHandle,
@@ -65,6 +70,7 @@ class Reattaching:
     ) -> None:
         self._authenticator: Final = authenticator
         self._live_turns: Final = live_turns
+        self._turns: Final = turns
         self._relay: Final = relay
         self._replies: Final = replies
         self._catalog: Final = catalog
@@ -108,28 +114,52 @@ class Reattaching:
         Raises:
             KitemeshError: A position was given, and the turn's stream cannot be resumed (`execution.classic`), or not
                 from there any more (`stream.gap`).
+            Busy: Too many turns are open here, or followed.
 
         """
-        facts = facts_of(turn)
-        if position is not None and not facts.resumable:
-            message = "A classic execution's stream cannot be resumed; GET /v1/executions/{id} shows what became of it"
-            raise KitemeshError(ErrorCode.EXECUTION_CLASSIC, message)
+        facts = facts_of(turn, position)
+        if position is not None:
+            if not facts.resumable:
+                message = (
+                    "A classic execution's stream cannot be resumed; GET /v1/executions/{id} shows what became of it"
+                )
+                raise KitemeshError(ErrorCode.EXECUTION_CLASSIC, message)
+            if position.is_native != (exchange.dialect.name == Native.name):
+                position = position.by_content()
+        self._turns.admit_reader()
         _name(exchange, turn)
-        run = partial(self._attached, self._watched(turn, stream=True), position)
+        watched = self._watched(turn, stream=True, after_step=facts.after_step)
+        run = partial(self._attached, watched, position, self._is_heard(turn))
         return await self._replies.stream(exchange, exchange.dialect.encoder(facts), run, opens_at_once=True)
 
     async def wait(self, exchange: Exchange, turn: LiveTurn | TurnRecord) -> web.Response:
-        """Answer in one piece when a turn has ended, or holds."""
+        """Answer in one piece when a turn has ended, or holds.
+
+        Raises:
+            Busy: Too many turns are open here, or followed.
+
+        """
+        self._turns.admit_reader()
         _name(exchange, turn)
-        run = partial(self._attached, self._watched(turn, stream=False), None)
+        run = partial(self._attached, self._watched(turn, stream=False), None, self._is_heard(turn))
         return await self._replies.whole(exchange, exchange.dialect.encoder(facts_of(turn)), run)
 
     @asynccontextmanager
-    async def _attached(self, turn: Watched, position: Position | None, sink: Sink) -> AsyncIterator[None]:
-        async with self._relay.attached(turn, sink, position=position):
+    async def _attached(
+        self, turn: Watched, position: Position | None, is_heard: bool, sink: Sink
+    ) -> AsyncIterator[None]:
+        async with self._relay.attached(turn, sink, position=position, is_heard=is_heard):
             yield
 
-    def _watched(self, turn: LiveTurn | TurnRecord, *, stream: bool) -> Watched:
+    def _is_heard(self, turn: LiveTurn | TurnRecord) -> bool:
+        """Tell whether all that a turn says from now on comes here without being asked for.
+
+        One that has ended says nothing. One without an agent never holds, and only an answered hold has a turn speak
+        to another gateway than the one that accepted it.
+        """
+        return isinstance(turn, TurnRecord) or (turn.agent is None and self._relay.hears(turn.gateway))
+
+    def _watched(self, turn: LiveTurn | TurnRecord, *, stream: bool, after_step: int = 0) -> Watched:
         agent = self._catalog.current.agents.get(turn.agent or "")
         return Watched(
             turn=turn.id,
@@ -140,6 +170,7 @@ class Reattaching:
             acts=agent is not None and bool(agent.tools),
             durable=True,
             model=turn.model,
+            after_step=after_step,
         )
 
 

@@ -5,7 +5,7 @@ It knows what a turn's events mean for its watch, and nothing of HTTP or of dial
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Final
 
 import structlog
@@ -23,7 +23,7 @@ from kitemesh_gateway.finding import Finding
 from kitemesh_gateway.following import Followed
 from kitemesh_gateway.interest import Interest
 from kitemesh_gateway.positions import Position
-from kitemesh_gateway.watches import LOST, TIMED_OUT, Next, Sink, Watch, Watched, gap
+from kitemesh_gateway.watches import LOST, TAKEN_BACK, TIMED_OUT, Next, Sink, Watch, Watched, gap
 from kitemesh_gateway.withdrawals import Withdrawals
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
@@ -63,6 +63,8 @@ class Relay:
         self._catching_up: Final = CatchingUp(bus, self._finding, Ends(self._settle, self._give_up))
         self._clock: Final = clock
         self._open: dict[str, tuple[Watch, ...]] = {}
+        self._readers = 0
+        self._replica: str | None = None
         self.withdrawals: Final = Withdrawals(bus, clock)
         self._to_look_up: asyncio.Queue[Watch] = asyncio.Queue()
         self._relayed = 0
@@ -70,24 +72,43 @@ class Relay:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def readers(self) -> int:
+        """How many watches are open: a turn counts as often as it is followed."""
+        return self._readers
+
+    def hears(self, gateway: str) -> bool:
+        """Tell whether what is addressed to a gateway comes here, however that is asked for."""
+        return gateway == self._replica
+
     async def listen(self, replica: str) -> None:
         """Subscribe; returns when the server has taken note."""
         await self._bus.subscribe(subjects.live_of(replica), self._on_message)
         await self._bus.subscribe(subjects.out_of(replica), self._on_captured)
         self._bus.on_reconnect(self._on_reconnect)
         await self._bus.barrier()
+        self._replica = replica
 
     def open(self, turn: Watched, sink: Sink, *, position: Position | None = None) -> Watch:
         """Watch a turn; called before its start is published."""
         watch = Watch(turn, sink, self._clock.monotonic(), position)
         self._open[turn.turn] = (*self._open.get(turn.turn, ()), watch)
+        self._readers += 1
         return watch
 
     @asynccontextmanager
-    async def attached(self, turn: Watched, sink: Sink, *, position: Position | None = None) -> AsyncIterator[Watch]:
+    async def attached(
+        self, turn: Watched, sink: Sink, *, position: Position | None = None, is_heard: bool = False
+    ) -> AsyncIterator[Watch]:
         """Watch a stored turn, whichever gateway accepted it: from its beginning, or from behind a position.
 
         What it has said so far is shown, or on its way, once inside, and nothing that follows is missed.
+
+        Args:
+            turn: The turn.
+            sink: Where its answer goes.
+            position: What the client has.
+            is_heard: Whatever it says from now on comes to this gateway anyway.
 
         Raises:
             KitemeshError: The answer does not go on where the client is, or that is not kept any more (`stream.gap`).
@@ -100,7 +121,7 @@ class Relay:
         if isinstance(watch.shown, Followed):
             watch.backlog = Backlog()
         try:
-            async with self._interest.in_turn(turn.turn):
+            async with nullcontext() if is_heard else self._interest.in_turn(turn.turn):
                 if watch.backlog is None:
                     self.look(watch)
                 else:
@@ -125,6 +146,7 @@ class Relay:
         watches = self._open.get(turn, ())
         if watch not in watches:
             return False
+        self._readers -= 1
         left = tuple(each for each in watches if each is not watch)
         if left:
             self._open[turn] = left
@@ -207,8 +229,9 @@ class Relay:
             log.warning("turn.not_looked_up", turn=turn.turn, code=exc.code)
         else:
             if found is None:
-                return
-            if found.ended is None:
+                if watch.is_gone() and self._is_open(watch):
+                    self._give_up(watch, LOST if watch.was_begun() else TAKEN_BACK)
+            elif found.ended is None:
                 watch.on_found_live()
             elif watch.ended is None and self._is_open(watch):
                 log.info("turn.found", turn=turn.turn)
@@ -279,7 +302,8 @@ class Relay:
         """End a watch with its turn's closing event."""
         ended = watch.ended
         assert ended is not None  # noqa: S101  only ended turns are settled
-        self.close(watch)
+        if not self.close(watch):
+            return
         self.withdrawals.settle(ended, watch.turn.turn)
         if ended.outcome not in ANSWERED:
             error = ended.error
@@ -298,6 +322,8 @@ class Relay:
             _RELAY.observe(self._clock.monotonic() - watch.ended_s)
 
     def _give_up(self, watch: Watch, error: ErrorInfo) -> None:
+        if not self._is_open(watch):
+            return
         log.warning("turn.given_up", turn=watch.turn.turn, code=error.code)
         self.withdraw(watch, error.message)
-        watch.sink.fail(watch.place_after(), error, has_acted=watch.has_acted())
+        watch.sink.fail(watch.place_after(), error, has_acted=error is not TAKEN_BACK and watch.has_acted())

@@ -104,10 +104,11 @@ class Replies:
             exchange: The request.
             encoder: Of the answer.
             run: Runs the turn.
-            opens_at_once: The status line does not wait for the first event, or for the failure that it would tell.
+            opens_at_once: The status line, and what opens the stream, do not wait for the first event, or for the
+                failure that it would tell.
 
         """
-        stream = self._streams.open(encoder, exchange.request_id)
+        stream = self._streams.open(encoder, exchange.request_id, starts_at_once=opens_at_once)
         try:
             async with run(stream):
                 accepted_ms = exchange.elapsed_ms()

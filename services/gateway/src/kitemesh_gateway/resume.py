@@ -24,8 +24,7 @@ from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
 from kitemesh_gateway.watches import Sink, Watched
-from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Hold, Holds
+from kitemesh_runtime.execution_stores import Hold, Holds, LiveTurns
 
 
 class Resume:
@@ -44,12 +43,12 @@ class Resume:
         self,
         authenticator: Authenticator,
         holds: Holds,
+        live_turns: LiveTurns,
         deciding: Deciding,
         *,
         turns: Turns,
         relay: Relay,
         replies: Replies,
-        clock: Clock,
         replica: str,
         budget_s: float,
         max_body_bytes: int,
@@ -58,11 +57,11 @@ class Resume:
     ) -> None:
         self._authenticator: Final = authenticator
         self._holds: Final = holds
+        self._live_turns: Final = live_turns
         self._deciding: Final = deciding
         self._turns: Final = turns
         self._relay: Final = relay
         self._replies: Final = replies
-        self._clock: Final = clock
         self._replica: Final = replica
         self._budget_s: Final = budget_s
         self._max_body_bytes: Final = max_body_bytes
@@ -87,22 +86,27 @@ class Resume:
         principal.require(Scope(hold.scope))
         _check(asked, hold)
         self._turns.admit()
-        encoder = exchange.dialect.encoder(
-            Facts(
-                turn=hold.turn,
-                model=hold.model,
-                created_s=self._clock.now_ms() // 1000,
-                label=exchange.request_id,
-                conversation=hold.conversation,
-                include_usage=asked.include_usage,
-                resumable=True,
-                after_step=hold.step,
-            )
-        )
+        encoder = exchange.dialect.encoder(await self._facts(exchange, asked, hold))
         run = partial(self._resumed, exchange, principal, asked, hold)
         if asked.stream:
             return await self._replies.stream(exchange, encoder, run, opens_at_once=True)
         return await self._replies.whole(exchange, encoder, run)
+
+    async def _facts(self, exchange: Exchange, asked: Resumption, hold: Hold) -> Facts:
+        """Return what the answer says of its turn: what any gateway will say when the stream is attached to again."""
+        turn = await self._live_turns.get(hold.tenant, hold.turn)
+        # A hold is stored before its turn is saved, and may be answered in between.
+        created_s = int(hold.created_at_s) if turn is None else turn.accepted_at_ms // 1000
+        return Facts(
+            turn=hold.turn,
+            model=hold.model,
+            created_s=created_s,
+            label=(turn.request if turn is not None else None) or exchange.request_id,
+            conversation=hold.conversation,
+            include_usage=asked.include_usage,
+            resumable=True,
+            after_step=hold.step,
+        )
 
     @asynccontextmanager
     async def _resumed(

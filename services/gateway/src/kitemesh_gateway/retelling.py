@@ -8,7 +8,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from kitemesh_contracts.content import Step
-from kitemesh_contracts.deltas import Delta, ReasoningDelta, TextDelta
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
 from kitemesh_gateway.positions import NOTHING, Measure, Position
 
 
@@ -118,12 +118,13 @@ class StepTold:
 
     """
 
-    __slots__ = ("_called", "_is_calling_again", "reasoning", "text")
+    __slots__ = ("_calls_now", "_calls_shown", "reasoning", "text")
 
     def __init__(self, position: Position | None = None) -> None:
         self.text = Told(NOTHING if position is None else position.text or NOTHING)
         self.reasoning = Told(NOTHING if position is None else position.reasoning)
-        self._called = self._is_calling_again = False
+        self._calls_shown = 0 if position is None else position.calls or 0
+        self._calls_now = 0
 
     @property
     def is_behind(self) -> bool:
@@ -133,13 +134,13 @@ class StepTold:
     @property
     def is_again(self) -> bool:
         """Whether the client may have some of what the attempt tells next."""
-        return self._is_calling_again or self.text.is_behind or self.reasoning.is_behind
+        return self._calls_now < self._calls_shown or self.text.is_behind or self.reasoning.is_behind
 
     def begin(self) -> None:
         """Begin to be told the step by another attempt."""
         self.text.begin()
         self.reasoning.begin()
-        self._is_calling_again = self._called
+        self._calls_now = 0
 
     def add(self, items: Sequence[Delta]) -> None:
         """Take a frame all of which is new."""
@@ -148,8 +149,8 @@ class StepTold:
                 self.text.now.add(item.text)
             elif type(item) is ReasoningDelta:
                 self.reasoning.now.add(item.text)
-            else:
-                self._called = True
+            elif type(item) is CallDelta and item.id:
+                self._calls_now = self._calls_shown = max(self._calls_shown, item.index + 1)
 
     def tell(self, items: Sequence[Delta]) -> Again | None:
         """Take a frame and tell apart what the client has of it; `None` when it is not what was shown."""
@@ -157,17 +158,21 @@ class StepTold:
         fresh: list[Delta] = []
         is_new, is_whole, is_parted = False, True, True
         for item in items:
-            if not isinstance(item, TextDelta | ReasoningDelta):
-                self._called = True
-                if self._is_calling_again or self.is_behind:
-                    is_whole = False
-                else:
+            if isinstance(item, CallDelta):
+                if item.id and self._tell_call(item.index):
                     fresh.append(item)
+                elif item.id:
+                    is_whole = False
+                    # Told here or there: the encoder is to know of it, and nobody is told it twice.
+                    silent += (item,) if item.index < self._calls_shown else ()
                 continue
             is_text = isinstance(item, TextDelta)
             mine, other = (self.text, self.reasoning) if is_text else (self.reasoning, self.text)
+            if other.is_behind and mine.now.length + len(item.text) > mine.shown.length:
+                # Asked before it is told: what is not shown must not count as shown.
+                return None
             parts = mine.tell(item.text)
-            if parts is None or (parts[1] and other.is_behind):
+            if parts is None:
                 return None
             known, new = parts
             kind = type(item)
@@ -183,6 +188,14 @@ class StepTold:
             if new:
                 fresh.append(kind(text=new))
         return Again(tuple(silent), tuple(fresh), is_new, is_whole and bool(fresh), is_parted)
+
+    def _tell_call(self, index: int) -> bool:
+        """Note that the attempt makes a call; tell whether to show it: not before the text that the client has."""
+        self._calls_now = max(self._calls_now, index + 1)
+        if index < self._calls_shown or self.is_behind:
+            return False
+        self._calls_shown = self._calls_now
+        return True
 
     def finish(self, stored: Step, *, has_all: bool) -> Again | None:
         """Take the step's whole text; `None` when what was shown is not how it begins.

@@ -45,5 +45,5 @@ class GatewaySettings(Settings):
     ] = 256 * 1024
     turn_budget_s: Annotated[float, Field(ge=1, le=3600, description="Seconds that a whole turn may take.")] = 600.0
     max_streams: Annotated[
-        int, Field(ge=1, le=1_000_000, description="Turns that may be open at once; more are answered 429.")
+        int, Field(ge=1, le=1_000_000, description="Open turns, each as often as it is followed; more get 429.")
     ] = 5_000

@@ -27,6 +27,13 @@ ROOM_AGAIN_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 class Stream:
     """One client's stream. What comes before the status line is kept until `attach`.
 
+    Args:
+        encoder: Of its answer.
+        request_id: Told with an error.
+        max_unsent_bytes: Unsent bytes after which it gets no more events.
+        opens_by_s: See below.
+        starts_at_once: What opens it follows the status line, so that its client can always say where it was.
+
     Attributes:
         opens_by_s: When the status line is sent even if there is nothing to say yet.
         failed: The stream ended with an error.
@@ -47,18 +54,28 @@ class Stream:
         "_quiet_since_s",
         "_request_id",
         "_started",
+        "_starts_at_once",
         "_wrote",
         "failed",
         "opens_by_s",
     )
 
-    def __init__(self, encoder: Encoder, request_id: str, *, max_unsent_bytes: int, opens_by_s: float) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        request_id: str,
+        *,
+        max_unsent_bytes: int,
+        opens_by_s: float,
+        starts_at_once: bool = False,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.opens_by_s: Final = opens_by_s
         self.failed = False
         self._encoder: Final = encoder
         self._request_id: Final = request_id
         self._max_unsent: Final = max_unsent_bytes
+        self._starts_at_once: Final = starts_at_once
         self._first: asyncio.Future[None] = loop.create_future()
         self._done: asyncio.Future[None] = loop.create_future()
         self._joined: asyncio.Future[None] = loop.create_future()
@@ -83,24 +100,16 @@ class Stream:
         data = self._encoder.delta(place, items)
         if seen:
             data = _behind(data, seen)
-        if not data:
-            return
-        if not self._started:
-            self._started = True
-            data = self._encoder.start() + data
-        self._send(data)
+        if data:
+            self._tell(data)
 
     def show_all(self, pieces: Pieces) -> None:
         """Send the events of many frames in one piece."""
         delta = self._encoder.delta
         events = [_behind(delta(place, items), seen) if seen else delta(place, items) for place, items, seen in pieces]
         data = b"".join(events)
-        if not data:
-            return
-        if not self._started:
-            self._started = True
-            data = self._encoder.start() + data
-        self._send(data)
+        if data:
+            self._tell(data)
 
     async def room(self) -> None:
         """Return when no more waits than half of what may, or nothing ever will again."""
@@ -119,21 +128,21 @@ class Stream:
         data = self._encoder.end(ended, rest)
         if seen:
             data = _behind(data, seen)
-        if not self._started:
-            self._started = True
-            data = self._encoder.start() + data
-        if data:
-            self._send(data)
+        self._tell(data)
         self._finish()
 
     def send_away(self, place: Place, error: ErrorInfo, *, retry_ms: int) -> None:
         """Have the client ask again: the answer goes on, and its last event's id says where."""
+        if self._done.done():
+            return
         self.failed = True
         self._send(b"retry: %d\n" % retry_ms + self._encoder.error(place, error, self._request_id))
         self._finish()
 
     def fail(self, place: Place, error: ErrorInfo, *, has_acted: bool) -> None:
         """Send the error, or keep it for a status line that was not sent yet."""
+        if self._done.done():
+            return
         self.failed = True
         self._has_acted = has_acted
         if self._outflow is None and not self._kept:
@@ -161,6 +170,9 @@ class Stream:
         self._chunked = chunked
         self._quiet_since_s = now_s
         kept, self._kept = self._kept, b""
+        if self._starts_at_once and not self._started:
+            self._started = True
+            kept = self._encoder.start() + kept
         if not self._joined.done():
             self._joined.set_result(None)
         if self._failure is not None:
@@ -202,6 +214,16 @@ class Stream:
         self._open()
         if not self._done.done():
             self._done.set_result(None)
+
+    def _tell(self, data: bytes) -> None:
+        """Send events, if nothing has ended the stream, behind those that open it."""
+        if self._done.done():
+            return
+        if not self._started:
+            self._started = True
+            data = self._encoder.start() + data
+        if data:
+            self._send(data)
 
     def _send(self, data: bytes) -> None:
         outflow = self._outflow
@@ -260,13 +282,14 @@ class Streams:
         self._first_event_s: Final = first_event_s
         self._streams: set[Stream] = set()
 
-    def open(self, encoder: Encoder, request_id: str) -> Stream:
+    def open(self, encoder: Encoder, request_id: str, *, starts_at_once: bool = False) -> Stream:
         """Begin a stream that has no connection yet."""
         stream = Stream(
             encoder,
             request_id,
             max_unsent_bytes=self._max_unsent_bytes,
             opens_by_s=self._clock.monotonic() + self._first_event_s,
+            starts_at_once=starts_at_once,
         )
         self._streams.add(stream)
         STREAMS_OPEN.inc()

@@ -173,6 +173,15 @@ class Turns:
         if not self._store_state.is_up:
             message = "The store does not answer; no new turns are taken"
             raise Unavailable(ErrorCode.STORE_DOWN, message, retry_after_s=RETRY_S)
+        self.admit_reader()
+
+    def admit_reader(self) -> None:
+        """Refuse to have one more answer awaited than there may be.
+
+        Raises:
+            Busy: Too many turns are open here, or followed.
+
+        """
         if self._relay.readers >= self._max_open:
             raise Busy(ErrorCode.QUEUE_FULL, "Too many turns are open", retry_after_s=RETRY_S)
 

@@ -29,6 +29,11 @@ BUDGET_MARGIN_S: Final = 5.0
 
 TIMED_OUT: Final = ErrorInfo(code=ErrorCode.TURN_TIMEOUT, message="The turn took longer than it may")
 LOST: Final = ErrorInfo(code=ErrorCode.TURN_LOST, message="The turn was lost; its answer cannot be completed")
+TAKEN_BACK: Final = ErrorInfo(
+    code=ErrorCode.QUEUE_FULL,
+    message="The turn was not begun: the queue was full, and the request that it came with was refused",
+    retry_after_s=1.0,
+)
 
 _BEFORE_ANY_TOOL: Final = frozenset(
     code
@@ -209,7 +214,7 @@ class Watch:
     def on_ended(self, ended: TurnEnded, now_s: float) -> Next | None:
         """Take the closing event; say what it leads to."""
         if self.ended is None:
-            if ended.outcome == "held" and ended.step <= self.after_step:
+            if ended.step <= self.after_step and ended.outcome == "held":
                 # Of the hold that was answered: it came late, or once more.
                 return None
             self.ended = self._of_this_answer(ended)
@@ -221,11 +226,26 @@ class Watch:
         """Say whether the turn can be settled now."""
         if self.ended is None or self.backlog is not None:
             return None
+        if self.ended.outcome == "held" and self.ended.step < self.shown.step:
+            # The turn has gone on since: it came late, or once more.
+            self.ended = None
+            return None
         return None if self.turn.stream and self.shown.awaits(self.ended) else "settle"
 
     def on_found(self, ended: TurnEnded) -> None:
         """Take the closing event as the store tells it."""
         self.ended = self._of_this_answer(ended)
+
+    def is_gone(self) -> bool:
+        """Tell whether the turn will never be heard of, given that the store does not have it.
+
+        A durable turn is stored before it is watched. A hold may be answered before its turn is.
+        """
+        return self.turn.durable and not self.turn.after_step and self.ended is None
+
+    def was_begun(self) -> bool:
+        """Tell whether anything was heard of the turn, or its client has something of it."""
+        return self._worked_on or self.shown.attempt > 0 or self.after_step > 0
 
     def on_found_live(self) -> None:
         """Note that the store has the turn, which has not ended: whoever sweeps there drives it on."""

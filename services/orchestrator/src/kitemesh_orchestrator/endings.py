@@ -95,8 +95,9 @@ class Endings:
             stored = await self._store(record)
         store_ms = round((self._clock.monotonic() - began_s) * 1000, 3)
         start = state.start
-        payload = await self._pack(closing_of(state, finish, stored=stored, store_ms=store_ms))
-        self._bus.publish(subjects.live(start.gateway, start.turn, finish.step, finish.attempt), payload)
+        closing = closing_of(state, finish, stored=stored, store_ms=store_ms)
+        subject = subjects.live(start.gateway, start.turn, finish.step, finish.attempt)
+        await self._close(subject, closing, is_in_store=bool(version))
         TURNS_ENDED.labels(record.mode, finish.outcome).inc()
         _START_QUEUE.observe(finish.timings.start_queued_ms / _MS)
         _ORCHESTRATOR.observe(finish.timings.orchestrator_ms / _MS)
@@ -123,15 +124,14 @@ class Endings:
     async def pause(self, state: Calling) -> None:
         """Close the stream of a turn that waits for a person; what is shown of its calls has no secrets."""
         start, said = state.start, state.said
-        payload = await self._pack(held_closing_of(state))
-        self._bus.publish(subjects.live(start.gateway, start.turn, said.step, said.attempt), payload)
+        subject = subjects.live(start.gateway, start.turn, said.step, said.attempt)
+        await self._close(subject, held_closing_of(state), is_in_store=True)
         log.info("turn.held", turn=start.turn, hold=state.hold, calls=len(state.undecided))
 
     async def repeat(self, record: TurnRecord) -> None:
         """Do once more what follows the stored end of a turn: an event of it has come again."""
         if record.gateway:
-            payload = await self._pack(ended_from(record))
-            self._bus.publish(subjects.live(record.gateway, record.id, 0, 0), payload)
+            await self._close(subjects.live(record.gateway, record.id, 0, 0), ended_from(record), is_in_store=True)
         await self._release(record, patient=False)
         await self._tell(record)
 
@@ -160,28 +160,19 @@ class Endings:
         else:
             await self._notices.tell("turn.finished" if record.status == "completed" else "turn.failed", record)
 
-    async def _pack(self, closing: TurnEnded) -> bytes:
-        small = pack_small(closing)
-        if small is not None:
-            return small
-        try:
-            return await self._parcels.pack(closing.tenant, closing)
-        except KitemeshError as exc:
-            # Waiting for the store would keep every other turn's end waiting too.
-            log.warning("turn.undelivered", turn=closing.turn, code=exc.code)
-            return encode(
-                msgspec.structs.replace(
-                    closing,
-                    outcome="failed",
-                    text="",
-                    reasoning="",
-                    calls=(),
-                    finish=None,
-                    error=UNDELIVERED,
-                    earlier=(),
-                    hold=None,
-                )
-            )
+    async def _close(self, subject: str, closing: TurnEnded, *, is_in_store: bool) -> None:
+        """Close a turn's stream; one that is in the store is found there when it cannot be told."""
+        payload = pack_small(closing)
+        if payload is None:
+            try:
+                payload = await self._parcels.pack(closing.tenant, closing)
+            except KitemeshError as exc:
+                # Waiting for the store would keep every other turn's end waiting too.
+                log.warning("turn.undelivered", turn=closing.turn, code=exc.code)
+                if is_in_store:
+                    return
+                payload = encode(_undelivered(closing))
+        self._bus.publish(subject, payload)
 
     async def _store(self, record: TurnRecord) -> bool:
         if record.conversation is None or refused(record.error):
@@ -281,6 +272,20 @@ class Endings:
             await self._release(record)
         for record in list(self._unreleased.values()):
             await self._release(record)
+
+
+def _undelivered(closing: TurnEnded) -> TurnEnded:
+    return msgspec.structs.replace(
+        closing,
+        outcome="failed",
+        text="",
+        reasoning="",
+        calls=(),
+        finish=None,
+        error=UNDELIVERED,
+        earlier=(),
+        hold=None,
+    )
 
 
 def _put_bounded(waiting: dict[str, TurnRecord], record: TurnRecord) -> TurnRecord | None:

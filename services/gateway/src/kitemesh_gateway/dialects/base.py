@@ -112,15 +112,33 @@ _NOTHING_SHOWN: Final = b".0-00000000"
 class Tally:
     """What a stream has shown of its current step, as the ids of a resumable stream's events say it.
 
+    Args:
+        after_step: The stream begins behind this step.
+        usage: It ends with the token counts; only what begins behind a step says so, the rest is as its turn is stored.
+        tells_calls: Calls are told as they come.
+
     A client that comes back is shown what follows its last id, so each event is counted before its id is written. What
     closes a stream goes behind the step's last frame: text that was missing under `last + 1`, all the rest under
     `last + 2`. The error that ends a stream has no id: it was not reached, and the one before it is to stay.
     """
 
-    __slots__ = ("_reasoning", "_reasoning_crc", "_step", "_text", "_text_crc")
+    __slots__ = (
+        "_calls",
+        "_reasoning",
+        "_reasoning_crc",
+        "_step",
+        "_stream",
+        "_tells_calls",
+        "_text",
+        "_text_crc",
+        "_usage",
+    )
 
-    def __init__(self) -> None:
-        self._step = self._text = self._text_crc = self._reasoning = self._reasoning_crc = 0
+    def __init__(self, after_step: int = 0, *, usage: bool = False, tells_calls: bool = False) -> None:
+        self._tells_calls: Final = tells_calls
+        self._usage: Final = b"u" if usage and after_step else b""
+        self._stream: Final = b"~%d" % after_step if after_step or tells_calls else b""
+        self._step = self._calls = self._text = self._text_crc = self._reasoning = self._reasoning_crc = 0
 
     def add_text(self, step: int, text: str) -> None:
         """Count answer text that an event shows."""
@@ -136,18 +154,30 @@ class Tally:
         self._reasoning += len(text)
         self._reasoning_crc = crc32(text.encode(), self._reasoning_crc)
 
+    def add_call(self, step: int, index: int) -> None:
+        """Count a call that an event tells."""
+        if step != self._step:
+            self._begin(step)
+        self._calls = max(self._calls, index + 1)
+
     def tail(self, step: int) -> bytes:
         """Return what the id of an event of a step ends with."""
-        if step != self._step:
+        is_this = step == self._step
+        stream = self._stream
+        if self._tells_calls:
+            stream = b"%bn%d%b" % (stream, self._calls if is_this else 0, self._usage)
+        elif self._usage:
+            stream += self._usage
+        if not is_this:
             # The event that opens a stream may be encoded after the first text is counted.
-            return _NOTHING_SHOWN
+            return _NOTHING_SHOWN + stream
         if self._reasoning:
-            return b".%d-%08x.%d-%08x" % (self._text, self._text_crc, self._reasoning, self._reasoning_crc)
-        return b".%d-%08x" % (self._text, self._text_crc)
+            return b".%d-%08x.%d-%08x%b" % (self._text, self._text_crc, self._reasoning, self._reasoning_crc, stream)
+        return b".%d-%08x%b" % (self._text, self._text_crc, stream)
 
     def _begin(self, step: int) -> None:
         self._step = step
-        self._text = self._text_crc = self._reasoning = self._reasoning_crc = 0
+        self._calls = self._text = self._text_crc = self._reasoning = self._reasoning_crc = 0
 
 
 class Encoder(Protocol):

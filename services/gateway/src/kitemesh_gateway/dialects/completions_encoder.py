@@ -42,7 +42,7 @@ class CompletionsEncoder:
     def __init__(self, facts: Facts) -> None:
         self._facts: Final = facts
         self._text_step = self._reasoning_step = 0
-        self._tally: Final = Tally() if facts.resumable else None
+        self._tally: Final = Tally(facts.after_step, usage=facts.include_usage) if facts.resumable else None
         self._id = b"id: %b:" % facts.turn.encode()
         self._no_usage = b',"usage":null' if facts.include_usage else b""
         self._data = (

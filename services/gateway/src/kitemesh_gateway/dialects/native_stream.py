@@ -32,7 +32,6 @@ _OF_THE_STREAM: Final = frozenset(
     {ErrorCode.DRAINING, ErrorCode.STREAM_GAP, ErrorCode.TURN_LOST, ErrorCode.INTERNAL, ErrorCode.CONTRACT_VIOLATED}
 )
 """Codes that do not say how the turn stands."""
-_NOTHING_SHOWN: Final = Tally().tail(0)
 
 
 class NativeEncoder:
@@ -42,7 +41,8 @@ class NativeEncoder:
 
     def __init__(self, facts: Facts) -> None:
         self._facts: Final = facts
-        self._tally: Final = Tally() if facts.resumable else None
+        tally = Tally(facts.after_step, usage=facts.include_usage, tells_calls=True) if facts.resumable else None
+        self._tally: Final = tally
         self._id = b"id: %b:" % facts.turn.encode()
 
     def start(self) -> bytes:
@@ -55,8 +55,7 @@ class NativeEncoder:
             model=facts.model,
             created_at=iso(facts.created_s),
         )
-        # It shows nothing of any step, and may be asked for after the first delta was.
-        tail = b"" if self._tally is None else _NOTHING_SHOWN
+        tail = b"" if self._tally is None else self._tally.tail(facts.after_step)
         return b"%b%d.0.0.0%b\ndata: %b\n\n" % (self._id, facts.after_step, tail, encode(started))
 
     def delta(self, place: Place, items: Sequence[Delta]) -> bytes:
@@ -102,6 +101,8 @@ class NativeEncoder:
                     yield ReasoningAdded(step=step, text=item.text)
                 case CallDelta():
                     if item.id:
+                        if tally is not None:
+                            tally.add_call(step, item.index)
                         yield CallRequested(step=step, tool_execution_id=item.id, name=item.name)
                 case _:
                     assert_never(item)
