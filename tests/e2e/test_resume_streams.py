@@ -251,7 +251,8 @@ async def test_any_number_of_readers_read_the_same_whenever_they_come(
     assert len(readers) > 24
     for reader in readers:
         assert blocks(reader.result()) == blocks(late)
-    assert [event.id for event in late[:-1]] == [event.id for event in events[:-2]]
+    # Behind the place, a native stream's ids say which calls it has told.
+    assert [event.id.partition("~")[0] for event in late[:-1]] == [event.id for event in events[:-2]]
 
 
 @pytest.mark.requirement("executions:stream", "resume:position-at-the-end")

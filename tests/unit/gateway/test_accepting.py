@@ -378,6 +378,39 @@ async def test_a_client_that_leaves_in_the_middle_has_its_turn_accepted_all_the_
     assert isinstance(await gateway.stores.live_turns.get(TENANT, start.turn), LiveTurn)
 
 
+async def test_a_full_queue_takes_nothing_back_of_which_an_insert_is_still_under_way(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, published = asyncio.Event(), asyncio.Event()
+    insert, stuck = gateway.stores.live_turns.insert, [True]
+
+    async def inserting(tenant: str, turn: LiveTurn) -> bool:
+        if stuck:
+            stuck.clear()
+            reached.set()
+            await asyncio.Event().wait()
+        return await insert(tenant, turn)
+
+    async def full(*_: object, **__: object) -> Receipt:
+        published.set()
+        raise Busy(ErrorCode.QUEUE_FULL, "full", retry_after_s=1)
+
+    stub(monkeypatch, gateway.stores.live_turns, "insert", inserting)
+    stub(monkeypatch, gateway.queue, "send", full)
+    start = gateway.start()
+    request = asyncio.create_task(gateway.accept(start))
+    async with asyncio.timeout(5):
+        await reached.wait()
+        request.cancel()
+        with suppress(asyncio.CancelledError):
+            await request
+        await published.wait()
+        while tasks := [task for task in asyncio.all_tasks() if task.get_name() == "accept"]:
+            await asyncio.wait(tasks)
+    assert isinstance(await gateway.stores.live_turns.get(TENANT, start.turn), LiveTurn)
+    assert gateway.queue.news == [f"turn.accepted.{start.turn}"]
+
+
 # Keys
 
 
