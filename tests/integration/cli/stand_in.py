@@ -1,5 +1,6 @@
 """`kitemesh` with a stand-in for each service."""
 
+import signal
 import sys
 
 from kitemesh_cli import __main__ as command
@@ -16,5 +17,7 @@ def list_services(_settings: object, _catalog: object, port: int) -> list[cluste
 
 
 if __name__ == "__main__":
+    # Whoever runs the tests may ignore it, as under `nohup`, and children inherit that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     cluster.list_services = list_services
     sys.exit(command.main())

@@ -62,8 +62,13 @@ class Supervisor:
 
     def end(self) -> int:
         """Wait for its end and return its status; fails when it leaves anything."""
-        self.lines += self.output.readlines()
-        return self.process.wait(20)
+        patience = threading.Timer(PATIENCE_S, self.process.kill)
+        patience.start()
+        try:
+            self.lines += self.output.readlines()
+            return self.process.wait(20)
+        finally:
+            patience.cancel()
 
 
 def command(*words: str) -> list[str]:
