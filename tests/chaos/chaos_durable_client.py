@@ -68,7 +68,7 @@ class Pieces:
             return
         execution, _, position = name.rpartition(":")
         turn.ids.add(execution)
-        step, attempt, n, k, measure, *_ = position.split(".")
+        step, attempt, n, k, measure, *_ = position.partition("~")[0].split(".")
         place = (int(step), int(attempt), int(n), int(k))
         before = self._last
         if place <= before and place[1:3] != (0, 0):

@@ -135,7 +135,7 @@ def freeze_and_thaw(faulty: Faulty) -> Thawed:
     # Each has said its late word once it has noted the end of its work.
     for name in others:
         until(partial(is_noted, faulty, "tool-executor", turns[name], event="call.ended"))
-    until(partial(is_noted, faulty, "model-runner", turns["safe"], event="step.ended", step=2, attempt=1))
+    until(partial(is_left, faulty, "model-runner", turns["safe"]))
     at_rest(faulty)
     return Thawed(
         faulty,
@@ -197,6 +197,14 @@ def is_noted(faulty: Faulty, service: str, held: Held, **line: object) -> bool:
     """Tell whether a service has logged such a line of a turn."""
     lines = map(json.loads, (faulty.cluster.data / "logs" / f"{service}.log").read_text().splitlines())
     return any({"turn": held.execution, **line}.items() <= each.items() for each in lines)
+
+
+def is_left(faulty: Faulty, service: str, held: Held) -> bool:
+    """Tell whether a service has logged that it left a job of a turn to whoever has it by now."""
+    lines = map(json.loads, (faulty.cluster.data / "logs" / f"{service}.log").read_text().splitlines())
+    return any(
+        line["event"] == "delivery.outdated" and line["subject"].endswith(f".{held.execution}") for line in lines
+    )
 
 
 def until(condition: Callable[[], bool]) -> None:
