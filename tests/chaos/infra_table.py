@@ -21,7 +21,7 @@ def render(found: Found) -> str:
         row = _row(found, mode)
         if row[0]:
             lines.append(f"{mode:<10}" + "".join(f"{value:>13}" for value in row))
-    bound = f"{3 / len(found.faults):.1%}" if found.faults else "none"
+    bound = f"{min(1.0, 3 / len(found.faults)):.1%}" if found.faults else "none"
     lines.append(f"95 % bound of a rate with no failure in {len(found.faults)} faults: {bound}")
     lines += [_times(name, values) for name, values in _measures(found).items()]
     return "\n".join(lines)
@@ -36,7 +36,7 @@ def write_json(found: Found, folder: Path) -> Path:
         "seed": found.seed,
         "took_s": round(found.took_s, 1),
         "faults": [{"kind": fault.kind, "first_s": fault.first_s} for fault in found.faults],
-        "bound_95": 3 / len(found.faults) if found.faults else None,
+        "bound_95": min(1.0, 3 / len(found.faults)) if found.faults else None,
         "turns": {mode: dict(zip(COLUMNS, _row(found, mode), strict=True)) for mode in ("classic", "durable")},
         "times_s": {
             name: {"p50": quantile(values, 0.5), "p99": quantile(values, 0.99), "max": quantile(values, 1)}
