@@ -118,6 +118,19 @@ async def test_a_start_that_waited_longer_than_cancels_are_heard_looks_before_it
     assert rig.jobs.empty()
 
 
+async def test_a_classic_start_that_waited_begins_without_a_look_at_the_store(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(rig.stores.live_turns), "get", _asked)
+    begun = start(conversation=None)
+    late = given(subjects.turn_start(begun.turn), codec.encode(begun))
+    late.published_at_s = rig.clock.now_ms() / 1000 - 90.0  # type: ignore[misc]  it is the test's own
+    assert await rig.engine.on_start(late) == Done()
+    job = await rig.job()
+    assert job.turn == begun.turn
+    assert job.timings.start_queued_ms >= 90_000
+
+
 async def test_a_start_that_was_given_up_though_its_turn_runs_fails_nothing(rig: Rig) -> None:
     begun = await rig.accept(start())
     await rig.start(begun)
@@ -148,3 +161,7 @@ async def _down(*_: object, **__: object) -> None:
 
 async def _bus_down(*_: object, **__: object) -> None:
     raise Unavailable(ErrorCode.BUS_DOWN, "down")
+
+
+async def _asked(*_: object, **__: object) -> None:
+    raise AssertionError("the store was asked")

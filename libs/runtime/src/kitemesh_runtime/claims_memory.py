@@ -5,11 +5,10 @@ from typing import Final
 
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.execution_stores import LiveTurns
-from kitemesh_runtime.stores import Claim
+from kitemesh_runtime.stores import KEY_CLAIMS, Claim
 
 CLAIM_S: Final = 30.0
 KEY_CLAIM_S: Final = 4.0
-KEYS: Final = "idem-"
 
 
 @dataclass
@@ -74,4 +73,4 @@ class MemoryClaims:
         return kept if kept is not None and kept.turn == turn else None
 
     def _ahead_s(self, kind: str) -> float:
-        return self._clock.now_ms() / 1000 + (KEY_CLAIM_S if kind.startswith(KEYS) else CLAIM_S)
+        return self._clock.now_ms() / 1000 + (KEY_CLAIM_S if kind.startswith(KEY_CLAIMS) else CLAIM_S)

@@ -11,14 +11,12 @@ from kitemesh_contracts.errors import Bug
 from kitemesh_contracts.ids import is_id
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.execution_stores import LiveTurns
-from kitemesh_runtime.stores import Claim
+from kitemesh_runtime.stores import KEY_CLAIMS, Claim
 
 COLLECTION: Final = "claims"
 CLAIM_MS: Final = 30_000
 KEY_CLAIM_MS: Final = 4_000
 """Longer than whoever claims a key tries to store its turn."""
-KEPT_DAY: Final = "idem-"
-"""Claims of a kind that begins so, idempotency keys, are kept for a day."""
 DAY_MS: Final = 24 * 3600 * 1000
 
 _A_DAY: Final = {"expires_at": {"$add": ["$$NOW", DAY_MS]}}
@@ -45,7 +43,7 @@ class MongoClaims:
         day is so from then on.
         """
         name, kept = _name(tenant, kind, value), {"until": _until(kind)}
-        if kind.startswith(KEPT_DAY):
+        if kind.startswith(KEY_CLAIMS):
             kept |= _A_DAY
         found: dict[str, Any] | None = await self._run(
             self._collection.find_one_and_update(
@@ -96,7 +94,7 @@ class MongoClaims:
 
 
 def _until(kind: str) -> dict[str, Any]:
-    return {"$add": ["$$NOW", KEY_CLAIM_MS if kind.startswith(KEPT_DAY) else CLAIM_MS]}
+    return {"$add": ["$$NOW", KEY_CLAIM_MS if kind.startswith(KEY_CLAIMS) else CLAIM_MS]}
 
 
 def _name(tenant: str, kind: str, value: str) -> str:

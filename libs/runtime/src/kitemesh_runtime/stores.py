@@ -4,7 +4,7 @@ Every call names the tenant, and what belongs to another tenant behaves as if it
 reached raises `Unavailable` (`store.down`). Times are the database's own clock; the twins take a `Clock`.
 """
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -194,6 +194,10 @@ class Turns(Protocol):
         """Return the newest `limit` turns in which a model said or did something, oldest first."""
 
 
+KEY_CLAIMS: Final = "idem-"
+"""How the kinds of claims of idempotency keys begin: they run out soon, and are kept for a day."""
+
+
 class Claim(NamedTuple):
     """What `claim` answered.
 
@@ -215,8 +219,8 @@ class Claims(Protocol):
     async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
         """Insert the claim, or say whose it is; a claim that ran out and whose turn is not stored is taken over.
 
-        It runs out after 30 s; of a kind that begins with `idem-`, whose turn is stored at once or never, after 4 s. A
-        take-over keeps the turn id that the claim names, so that a thawed claimant repeats instead of doubling.
+        It runs out after 30 s; of the `KEY_CLAIMS`, whose turn is stored at once or never, after 4 s. A take-over keeps
+        the turn id that the claim names, so that a thawed claimant repeats instead of doubling.
         """
 
     async def renew(self, tenant: str, kind: str, value: str, turn: str) -> bool:

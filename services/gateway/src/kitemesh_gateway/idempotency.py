@@ -11,10 +11,8 @@ from typing import Final, NamedTuple
 from kitemesh_contracts.errors import BadRequest, ErrorCode
 from kitemesh_contracts.headers import IDEMPOTENCY_KEY
 from kitemesh_gateway.dialects.base import Mistake, Mistakes
-from kitemesh_runtime.stores import Claim
+from kitemesh_runtime.stores import KEY_CLAIMS, Claim
 
-KIND: Final = "idem-"
-"""How the kinds of such claims begin; they are kept for a day."""
 _KEY: Final = re.compile(r"\A[\x20-\x7e]{1,255}\Z")
 
 
@@ -52,7 +50,7 @@ def claimed_as(route: str, key: str | None, body: bytes) -> Key | None:
     """Say what is claimed for a key on a route, given the request's body; nothing without a key."""
     if key is None:
         return None
-    return Key(KIND + route, hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(body).hexdigest())
+    return Key(KEY_CLAIMS + route, hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(body).hexdigest())
 
 
 def check(claim: Claim, key: Key) -> None:

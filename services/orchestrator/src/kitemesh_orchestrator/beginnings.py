@@ -76,12 +76,11 @@ class Beginnings:
         """
         # A promotion is published again when it was not taken up in time, so it too may come twice.
         again = delivery.deliveries > 1 or delivery.subject == subjects.control_start(start.turn)
-        # A cancel is broadcast for a while, and remembered for a minute, by who was there to hear it.
         waited_s = queued_s(delivery.published_at_s, now_ms=self._clock.now_ms())
-        again = again or waited_s > STALE_S
-        timed = self._timer(delivery)
+        timed = self._timer(waited_s)
         if start.mode == "durable":
-            again = again or delivery.subject in self._halfway
+            # A cancel is broadcast for a while, and remembered for a minute, by who was there to hear it.
+            again = again or waited_s > STALE_S or delivery.subject in self._halfway
             try:
                 await self._begin_stored(start, delivery.data, timed, again=again)
             except Unavailable:
@@ -194,8 +193,8 @@ class Beginnings:
         agent = self._catalog.current.agents.get(name) if name else None
         return agent, not name or agent is not None
 
-    def _timer(self, delivery: Delivery) -> Callable[[], StepTimings]:
-        waited_ms = round(queued_s(delivery.published_at_s, now_ms=self._clock.now_ms()) * _MS, 3)
+    def _timer(self, waited_s: float) -> Callable[[], StepTimings]:
+        waited_ms = round(waited_s * _MS, 3)
         taken_s = self._clock.monotonic()
 
         def timed() -> StepTimings:

@@ -7,6 +7,7 @@ import structlog
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, KitemeshError, Unavailable
 from kitemesh_orchestrator.happenings import TurnRefused, TurnSeated
+from kitemesh_orchestrator.holding import LOCK_MARGIN_S
 from kitemesh_orchestrator.making_way import MakingWay
 from kitemesh_runtime.catalog import Agent, History
 from kitemesh_runtime.stores import Seat, Stores, TurnRecord
@@ -14,7 +15,6 @@ from kitemesh_runtime.stores import Seat, Stores, TurnRecord
 log: Final = structlog.get_logger()
 
 RETRY_BUSY_S: Final = 1.0
-LOCK_MARGIN_S: Final = 60.0
 
 
 class Seated(NamedTuple):
