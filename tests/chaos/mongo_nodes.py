@@ -22,6 +22,14 @@ CATCH_UP_MS: Final = 2_000
 By default it waits for a heartbeat that a frozen member never answers: 10 s more, for writes that no majority has
 acknowledged and nobody here relies on.
 """
+HEARTBEAT_MS: Final = 500
+"""Members ask each other so often how far they are; by default every 2 s.
+
+A secondary reports its writes to the member that it copies from, and waits 30 s (a constant of the server) for a frozen
+one to take a report. For so long the new primary learns only from heartbeats that a majority has a write.
+"""
+FETCH: Final = ("--setParameter", "oplogNetworkTimeoutBufferSeconds=1")
+"""A secondary leaves a member that has stopped sending after 6.5 s; by default (5) after 14.5 s."""
 ASK_MS: Final = 1_000
 
 Document = dict[str, Any]
@@ -76,10 +84,14 @@ def running_mongo(folder: Path, *, disk: SmallDisk | None = None) -> Iterator[No
 @contextlib.contextmanager
 def running_mongo_set(folder: Path, *, election_ms: int = ELECTION_MS) -> Iterator[MongoSet]:
     """Have a replica set while inside."""
-    nodes = {name: mongod_node(name, folder, free_port(), "--replSet", SET) for name in ("m1", "m2", "m3")}
+    nodes = {name: mongod_node(name, folder, free_port(), "--replSet", SET, *FETCH) for name in ("m1", "m2", "m3")}
     with running(*nodes.values()):
         members = [{"_id": place, "host": f"{LOOPBACK}:{node.port}"} for place, node in enumerate(nodes.values())]
-        settings = {"electionTimeoutMillis": election_ms, "catchUpTimeoutMillis": CATCH_UP_MS}
+        settings = {
+            "electionTimeoutMillis": election_ms,
+            "catchUpTimeoutMillis": CATCH_UP_MS,
+            "heartbeatIntervalMillis": HEARTBEAT_MS,
+        }
         config = {"_id": SET, "members": members, "settings": settings}
         with _direct(nodes["m1"], timeout_ms=30_000) as client:
             client.admin.command("replSetInitiate", config)
