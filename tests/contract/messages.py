@@ -18,9 +18,13 @@ from kitemesh_contracts.commands import (
     StartTurn,
 )
 from kitemesh_contracts.content import (
+    Alternative,
     AssistantMessage,
     CallResult,
+    FilePart,
+    Logprob,
     Message,
+    ResponseFormat,
     Sampling,
     Step,
     SystemMessage,
@@ -28,10 +32,19 @@ from kitemesh_contracts.content import (
     ToolCall,
     ToolMessage,
     ToolSpec,
+    TopLogprob,
     Usage,
     UserMessage,
 )
-from kitemesh_contracts.deltas import CallDelta, Frame, HoldRef, ReasoningDelta, TextDelta, TurnEnded
+from kitemesh_contracts.deltas import (
+    CallDelta,
+    Frame,
+    HoldRef,
+    ReasoningDelta,
+    TextDelta,
+    TurnEnded,
+    result_delta,
+)
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.events import (
     CallsReturned,
@@ -91,6 +104,39 @@ _steps = (
         texts=("You can continue.",),
     ),
     Step(step=2),
+)
+_seen = UserMessage(
+    parts=(
+        TextPart(text="What is this?"),
+        FilePart(media_type="image/png", name="a.png", blob="b-2", size=67, detail="low"),
+        FilePart(media_type="", url="https://example.org/b.jpg"),
+    )
+)
+_choosy = Sampling(
+    choices=2,
+    logprobs=True,
+    top_logprobs=1,
+    response_format=ResponseFormat(
+        kind="json_schema",
+        name="person",
+        description="A person.",
+        schema=msgspec.Raw(b'{"type":"object","properties":{"name":{"type":"string"}}}'),
+        strict=True,
+    ),
+)
+_results = (CallResult(call=CALL, text="42"), CallResult(call="c2", error=_error))
+_logprob = Logprob(
+    token="Hi", logprob=-0.5, bytes=(72, 105), top=(TopLogprob(token="Ho", logprob=-1.5, bytes=(72, 111)),)
+)
+_alternatives = (
+    Alternative(
+        index=1,
+        finish="tool_calls",
+        text="Ho",
+        reasoning="Why not.",
+        calls=(ToolCall(id=CALL, name="f", arguments="{}"),),
+        logprobs=(Logprob(token="Ho", logprob=-1.5),),
+    ),
 )
 _ids = {"turn": TURN, "tenant": "acme", "step": 1, "attempt": 2}
 
@@ -161,6 +207,28 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
         ),
     ),
     "turn.start": (codec.START, START),
+    "turn.start.with_client_ids": (
+        codec.START,
+        msgspec.structs.replace(
+            START,
+            fresh=False,
+            creates=True,
+            prompt="You speak to Ada.",
+            denies_holds=True,
+            message="msg_1",
+            row=129,
+            details='{"source":"web"}',
+        ),
+    ),
+    "turn.start.with_files": (
+        codec.START,
+        msgspec.structs.replace(
+            START,
+            input=(_seen,),
+            sampling=_choosy,
+            tools=(msgspec.structs.replace(_tools[1], strict=True),),
+        ),
+    ),
     "turn.start.smallest": (
         codec.START,
         StartTurn(
@@ -179,6 +247,10 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
         msgspec.structs.replace(START, tools=_tools, tool_choice="tool:get_weather", parallel_calls=False),
     ),
     "step.generate": (codec.GENERATE, GENERATE),
+    "step.generate.with_results": (
+        codec.GENERATE,
+        msgspec.structs.replace(GENERATE, messages=(_seen,), sampling=_choosy, results=_results),
+    ),
     "step.generate.stored": (
         codec.JOB,
         Generate(
@@ -221,6 +293,12 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
         CancelTurn(turn=TURN, tenant="acme", reason="the client went away", disconnect=True),
     ),
     "parcel": (codec.START, Parcel(tenant="acme", blob="b-1", size=300_000)),
+    "step.generated.with_choices": (
+        codec.EVENT,
+        StepGenerated(
+            **_ids, model="a", finish="stop", text="Hi", alternatives=_alternatives, logprobs=(_logprob,), carry=_carry
+        ),
+    ),
     "step.generated": (
         codec.EVENT,
         StepGenerated(
@@ -295,6 +373,15 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
             ),
         ),
     ),
+    "frame.results": (
+        codec.RELAYED,
+        Frame(
+            n=1,
+            offset=0,
+            items=(*map(result_delta, _results), TextDelta(text="Hi", logprobs=(_logprob,))),
+            after=Mark(step=1, attempt=2, n=17),
+        ),
+    ),
     "frame.alive": (codec.RELAYED, Frame(n=3, offset=17, items=())),
     "frame.after": (
         codec.RELAYED,
@@ -331,6 +418,18 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
             hold=HoldRef(id=HOLD, expires_at_ms=1_790_000_600_000),
         ),
     ),
+    "turn.ended.with_choices": (
+        codec.RELAYED,
+        TurnEnded(
+            **_ids,
+            outcome="completed",
+            text="Hi",
+            finish="stop",
+            results=_results,
+            alternatives=_alternatives,
+            logprobs=(_logprob,),
+        ),
+    ),
     "turn.ended.refused": (
         codec.RELAYED,
         TurnEnded(
@@ -343,6 +442,10 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
                 expires_at_ms=1_790_000_600_000,
             ),
         ),
+    ),
+    "turn.ended.with_ended_at_ms": (
+        codec.RELAYED,
+        TurnEnded(**_ids, outcome="completed", text="Hello.", finish="stop", ended_at_ms=1_790_000_005_000),
     ),
     "turn.ended.with_store_ms": (
         codec.RELAYED,

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Raw, Struct
 
-from kitemesh_contracts.content import Message, Sampling, ToolSpec
+from kitemesh_contracts.content import CallResult, Message, Sampling, ToolSpec
 from kitemesh_contracts.events import StepTimings
 
 INLINE_MAX_BYTES: Final = 256 * 1024
@@ -51,6 +51,12 @@ class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaul
         parallel_calls: `False`: one call a step at the most.
         dialect: What the caller speaks; kept with a durable turn, so that any gateway goes on in the same words.
         include_usage: Its stream ends with the token counts.
+        creates: A conversation of that id is made if there is none; the client chose the id.
+        prompt: Takes the place of the agent's prompt, for this turn; `None` leaves it.
+        denies_holds: Nobody can answer: a call that needs a person is denied.
+        message: The client's own id of its message; empty when it gave none.
+        row: The first of the integer ids that the turn's rows have; 0 when they have none.
+        details: What the client wants kept with the turn: JSON text of an object, or empty.
 
     """
 
@@ -73,6 +79,12 @@ class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaul
     parallel_calls: bool | None = None
     dialect: str = ""
     include_usage: bool = False
+    creates: bool = False
+    prompt: str | None = None
+    denies_holds: bool = False
+    message: str = ""
+    row: int = 0
+    details: str = ""
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -93,6 +105,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defa
         stored: The turn's state is in the store and `carry` is empty; a redelivered job claims its attempt there.
         after: Where the step before it ended; `None` when there is none that the reader follows.
         timings: What was spent before this was published; the worker returns them with its own.
+        results: Of the calls of the step before, told in the first frame; long ones are cut.
 
     """
 
@@ -113,6 +126,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defa
     stored: bool = False
     after: Mark | None = None
     timings: StepTimings = StepTimings()
+    results: tuple[CallResult, ...] = ()
     carry: Raw = Raw(b"null")
 
 

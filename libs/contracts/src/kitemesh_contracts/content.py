@@ -16,8 +16,28 @@ class TextPart(Struct, frozen=True, kw_only=True, tag="text", omit_defaults=True
     text: str
 
 
-Part = TextPart
-"""One piece of a user's message. Images and files become further members."""
+class FilePart(Struct, frozen=True, kw_only=True, tag="file", omit_defaults=True):
+    """An image or a document in a user's message: either `blob` or `url`.
+
+    Attributes:
+        media_type: Such as `image/png`; never empty for a blob, empty for an address that does not say.
+        blob: Where its bytes are, in the tenant's blobs.
+        url: An https address. Only the provider ever reads it.
+        size: Of the blob, in bytes.
+        detail: How closely an image is to be looked at; empty leaves it to the provider.
+
+    """
+
+    media_type: str
+    name: str = ""
+    blob: str | None = None
+    url: str | None = None
+    size: int = 0
+    detail: str = ""
+
+
+Part = TextPart | FilePart
+"""One piece of a user's message."""
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
@@ -40,12 +60,14 @@ class ToolSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         parameters: JSON Schema of the arguments.
+        strict: The model must keep to the schema.
 
     """
 
     name: str
     parameters: Raw
     description: str = ""
+    strict: bool = False
 
 
 class CallResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -111,12 +133,62 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reasoning_tokens: int = 0
 
 
+class ResponseFormat(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The form that an answer must have.
+
+    Attributes:
+        schema: JSON Schema of a `json_schema`; `null` leaves the form of the JSON open.
+
+    """
+
+    kind: Literal["json_object", "json_schema"]
+    name: str = ""
+    description: str = ""
+    schema: Raw = Raw(b"null")
+    strict: bool | None = None
+
+
+class TopLogprob(Struct, frozen=True, kw_only=True):
+    """A token that could have stood in a place, and how likely it was."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+
+
+class Logprob(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A token of an answer, how likely it was, and what else could have stood there."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+    top: tuple[TopLogprob, ...] = ()
+
+
+class Alternative(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A further choice of one model call, beside the first.
+
+    Attributes:
+        index: From 1; the first choice is the step's own text.
+
+    """
+
+    index: int
+    finish: FinishReason
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
+
+
 class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a model is asked to generate. `None` leaves a choice to the provider.
 
     Attributes:
         max_tokens: Upper bound of generated tokens.
         logit_bias: Token id (decimal text) to bias, -100 to 100.
+        choices: How many answers; above 1 only for a classic turn without tools that run here.
+        logprobs: How likely each token was is told, and `top_logprobs` that many others for its place.
 
     """
 
@@ -130,6 +202,10 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     logit_bias: dict[str, float] | None = None
     reasoning_effort: str | None = None
     user: str | None = None
+    choices: int = 1
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    response_format: ResponseFormat | None = None
 
 
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -161,4 +237,9 @@ TOOL_CHOICES: Final = ("auto", "none", "required")
 
 def user_text(message: UserMessage) -> str:
     """Join the text of a user's message."""
-    return "".join(part.text for part in message.parts)
+    return "".join(part.text for part in message.parts if isinstance(part, TextPart))
+
+
+def files_of(message: UserMessage) -> tuple[FilePart, ...]:
+    """Return the files of a user's message."""
+    return tuple(part for part in message.parts if isinstance(part, FilePart))

@@ -5,12 +5,12 @@ again. Each attempt tells its step from the beginning, whatever an attempt befor
 the whole answer, so a caller that does not stream needs nothing else.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from kitemesh_contracts.commands import Mark
-from kitemesh_contracts.content import FinishReason, Step, ToolCall, Usage
+from kitemesh_contracts.content import Alternative, CallResult, FinishReason, Logprob, Step, ToolCall, Usage
 from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_contracts.events import StepTimings
 
@@ -21,10 +21,16 @@ Closing = Literal["completed", "failed", "cancelled", "held"]
 """How a stream ends; a turn whose stream ended `held` goes on when its hold is answered."""
 
 
-class TextDelta(Struct, frozen=True, kw_only=True, tag="text"):
-    """More of the answer."""
+class TextDelta(Struct, frozen=True, kw_only=True, tag="text", omit_defaults=True):
+    """More of the answer.
+
+    Attributes:
+        logprobs: Of its tokens, where they were asked for.
+
+    """
 
     text: str
+    logprobs: tuple[Logprob, ...] = ()
 
 
 class ReasoningDelta(Struct, frozen=True, kw_only=True, tag="reasoning"):
@@ -49,7 +55,34 @@ class CallDelta(Struct, frozen=True, kw_only=True, tag="call", omit_defaults=Tru
     arguments: str = ""
 
 
-Delta = TextDelta | ReasoningDelta | CallDelta
+class ResultDelta(Struct, frozen=True, kw_only=True, tag="result", omit_defaults=True):
+    """What came of a call of the step before: told in front of everything that its step says.
+
+    Attributes:
+        text: As the model sees it, but cut at `RESULT_SHOWN_CHARS`.
+        error: Why there is no result.
+
+    """
+
+    call: str
+    text: str = ""
+    error: ErrorInfo | None = None
+
+
+Delta = TextDelta | ReasoningDelta | CallDelta | ResultDelta
+
+RESULT_SHOWN_CHARS: Final = 32 * 1024
+"""So much of a result is told in a stream; the whole is in the store."""
+
+
+_CUT: Final = "\n(The rest of this result is not shown here.)"
+
+
+def result_delta(result: CallResult) -> ResultDelta:
+    """Return what a stream tells of a result."""
+    text = result.text[:RESULT_SHOWN_CHARS]
+    is_cut = result.blob is not None or len(text) < len(result.text)
+    return ResultDelta(call=result.call, text=text + _CUT if is_cut else text, error=result.error)
 
 
 class Frame(Struct, frozen=True, kw_only=True, tag="frame", omit_defaults=True):
@@ -89,6 +122,10 @@ class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaul
         text: The whole answer of the last step.
         calls: Calls that the caller is to run, or to decide when held.
         earlier: The steps before it, in order.
+        results: What calls of the last step came to so far.
+        alternatives: The further choices, where more than one was asked for.
+        logprobs: Of the tokens of `text`.
+        ended_at_ms: As it is stored, epoch milliseconds; 0 of a turn that is held, or of which nothing else is known.
         usage: Of the whole turn.
         stored: The conversation in the store has this turn.
         store_ms: How long the turn's write to the store took; 0 when nothing was written.
@@ -113,6 +150,10 @@ class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaul
     store_ms: float = 0.0
     earlier: tuple[Step, ...] = ()
     hold: HoldRef | None = None
+    results: tuple[CallResult, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
+    ended_at_ms: int = 0
 
 
 Relayed = Frame | TurnEnded

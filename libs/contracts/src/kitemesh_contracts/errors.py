@@ -60,6 +60,8 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_MISMATCH = "idempotency.mismatch"
     IDEMPOTENCY_PENDING = "idempotency.pending"
     CONVERSATION_HELD = "conversation.held"
+    MESSAGE_EXISTS = "message.exists"
+    KNOWLEDGE_UNKNOWN = "knowledge.unknown"
     TURN_BUDGET = "turn.budget"
     TURN_CANCELLED = "turn.cancelled"
     TURN_TIMEOUT = "turn.timeout"
@@ -121,6 +123,8 @@ MEANINGS: Final[dict[ErrorCode, Meaning]] = {
     ErrorCode.IDEMPOTENCY_MISMATCH: Meaning(422, "refused"),
     ErrorCode.IDEMPOTENCY_PENDING: Meaning(409, "refused"),
     ErrorCode.CONVERSATION_HELD: Meaning(409, "refused"),
+    ErrorCode.MESSAGE_EXISTS: Meaning(409, "refused"),
+    ErrorCode.KNOWLEDGE_UNKNOWN: Meaning(404, "refused"),
     ErrorCode.TURN_BUDGET: Meaning(502, "failed"),
     ErrorCode.TURN_CANCELLED: Meaning(409, "cancelled"),
     ErrorCode.TURN_TIMEOUT: Meaning(504, "failed"),

@@ -2,7 +2,7 @@
 
 from msgspec import Raw, Struct
 
-from kitemesh_contracts.content import CallResult, FinishReason, ToolCall, Usage
+from kitemesh_contracts.content import Alternative, CallResult, FinishReason, Logprob, ToolCall, Usage
 from kitemesh_contracts.errors import ErrorInfo
 
 
@@ -33,6 +33,8 @@ class StepGenerated(Struct, frozen=True, kw_only=True, tag="step.generated", omi
     Attributes:
         model: Catalog id of the model that answered.
         last: Number of the last delta frame published for this attempt; 0 when none was.
+        alternatives: The further choices, where more than one was asked for.
+        logprobs: Of the tokens of `text`, where they were asked for.
 
     """
 
@@ -48,6 +50,8 @@ class StepGenerated(Struct, frozen=True, kw_only=True, tag="step.generated", omi
     usage: Usage = Usage()
     last: int = 0
     timings: StepTimings = StepTimings()
+    alternatives: tuple[Alternative, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
     carry: Raw = Raw(b"null")
 
 
