@@ -11,6 +11,7 @@ from kitemesh_contracts.topology import topology
 from kitemesh_runtime import catalog_file
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.indexes_mongo import Retention, ensure_indexes
+from kitemesh_runtime.moves_mongo import move_conversations
 from kitemesh_runtime.topology_nats import apply
 
 DESCRIPTION = """\
@@ -63,4 +64,6 @@ async def bootstrap(settings: BootstrapSettings, catalog: Catalog) -> list[str]:
     async with open_cli_bus(settings) as bus:
         changes = await apply(bus, streams, replicas=settings.replicas)
     async with open_cli_database(settings) as database:
-        return [*changes, *await ensure_indexes(database, retention)]
+        moved = await move_conversations(database)
+        moves = [f"moved {moved} conversations to names of this release"] if moved else []
+        return [*changes, *moves, *await ensure_indexes(database, retention)]

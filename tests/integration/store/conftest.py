@@ -16,7 +16,7 @@ from kitemesh_runtime.stores_memory import memory_stores
 from kitemesh_runtime.stores_mongo import open_stores
 
 _DATES = {
-    "conversations": ("active_until",),
+    "conversations": ("active_until", "clear_at"),
     "claims": ("until",),
     "turns": ("touched_at", "updated_at", "look_at"),
     "holds": ("created_at", "expires_at", "due_at"),

@@ -1,6 +1,8 @@
 """Blobs and the parcels that travel by them, on the twin and on both drivers."""
 
+import asyncio
 import os
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -39,7 +41,8 @@ async def test_everything_that_a_blob_left_in_the_database_goes_in_time(
         blob = await stores.blobs.put(tenant, bytes(size), keep_s=3600)
     kept = {COLLECTION: {"_id": blob}}
     if size > 8 * MIB:
-        kept |= {f"{BUCKET}.chunks": {"files_id": blob}, f"{BUCKET}.files": {"_id": blob}}
+        file = (await database.run(database.collection(COLLECTION).find_one({"_id": blob})))["file"]
+        kept |= {f"{BUCKET}.chunks": {"files_id": file}, f"{BUCKET}.files": {"_id": file, "filename": blob}}
     for name, mine in kept.items():
         collection = database.collection(name)
         total = await database.run(collection.count_documents(mine))
@@ -47,6 +50,62 @@ async def test_everything_that_a_blob_left_in_the_database_goes_in_time(
         assert dated == total > 0
         indexes = await database.run(collection.index_information())
         assert indexes["retention_expires_at"]["expireAfterSeconds"] == 0
+
+
+@pytest.mark.parametrize("size", [10, 9 * MIB])
+async def test_the_same_name_is_stored_once_whoever_stores_it_and_however_often(
+    stores: Stores, tenant: str, size: int
+) -> None:
+    data, name = bytes(size), f"{tenant}-file"
+    blobs = await asyncio.gather(*(stores.blobs.put(tenant, data, keep_s=60, name=name) for _ in range(3)))
+    blobs.append(await stores.blobs.put(tenant, data, keep_s=60, name=name))
+    assert blobs == [name] * 4
+    assert await stores.blobs.get(tenant, name) == data
+
+
+async def test_a_name_that_is_stored_again_is_kept_for_longer(database: Database, tenant: str) -> None:
+    data, name = bytes(9 * MIB), f"{tenant}-file"
+    async with open_stores(database) as stores:
+        for keep_s in (60, 3600):
+            await stores.blobs.put(tenant, data, keep_s=keep_s, name=name)
+        in_half_an_hour = {"$gt": datetime.now(UTC) + timedelta(seconds=1800)}
+        for collection, mine in (
+            (COLLECTION, {"_id": name}),
+            (f"{BUCKET}.chunks", {}),
+            (f"{BUCKET}.files", {"filename": name}),
+        ):
+            kept = database.collection(collection)
+            assert await database.run(kept.count_documents({**mine, "expires_at": in_half_an_hour})) > 0
+        assert await database.run(database.collection(f"{BUCKET}.files").count_documents({"filename": name})) == 1
+
+
+@pytest.mark.requirement("conversation:deleted-with-its-files")
+@pytest.mark.parametrize("size", [10, 9 * MIB])
+async def test_what_belongs_to_something_is_forgotten_with_it_and_nothing_else(
+    stores: Stores, tenant: str, other: str, size: int
+) -> None:
+    put, data = stores.blobs.put, bytes(size)
+    mine = [await put(tenant, data, keep_s=60, about="talk", name=f"{tenant}-a"), await put(tenant, b"x", keep_s=60)]
+    kept = [
+        (tenant, await put(tenant, data, keep_s=60, about="other", name=f"{tenant}-b")),
+        (tenant, await put(tenant, b"y", keep_s=60)),
+        (other, await put(other, b"z", keep_s=60, about="talk")),
+    ]
+    for _ in range(2):
+        await stores.blobs.forget(tenant, "talk", [mine[1], kept[2][1]])
+        assert [await stores.blobs.get(tenant, blob) for blob in mine] == [None, None]
+        assert all([await stores.blobs.get(owner, blob) is not None for owner, blob in kept])
+
+
+async def test_a_forgotten_file_leaves_nothing_in_the_database(database: Database, tenant: str) -> None:
+    async with open_stores(database) as stores:
+        await stores.blobs.put(tenant, bytes(9 * MIB), keep_s=60, about="talk", name=tenant)
+        files = database.collection(f"{BUCKET}.files")
+        file = await database.run(files.find_one({"filename": tenant}))
+        await stores.blobs.forget(tenant, "talk")
+    chunks = database.collection(f"{BUCKET}.chunks")
+    assert await database.run(chunks.count_documents({"files_id": file["_id"]})) == 0
+    assert await database.run(files.count_documents({"filename": tenant})) == 0
 
 
 def _message(tenant: str, text: str) -> Generate:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from integration.store.backends import Backend
-from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
+from kitemesh_contracts.errors import Bug
 from kitemesh_runtime.stores import Promoted, Seat, Stores, Waiting
 
 
@@ -29,16 +29,18 @@ async def test_a_created_conversation_is_locked_by_its_first_turn(
 
 
 async def test_creating_twice_is_the_same_as_once(stores: Stores, tenant: str, conversation: str) -> None:
-    await stores.conversations.create(tenant, conversation, "one", agent=None)
+    assert await stores.conversations.create(tenant, conversation, "one", agent=None) is True
     before = await stores.conversations.get(tenant, conversation)
-    await stores.conversations.create(tenant, conversation, "one", agent=None)
-    await stores.conversations.create(tenant, conversation, "two", agent="late")
+    assert await stores.conversations.create(tenant, conversation, "one", agent=None) is False
+    assert await stores.conversations.create(tenant, conversation, "two", agent="late") is False
     assert await stores.conversations.get(tenant, conversation) == before
 
 
 @pytest.mark.requirement("conversation:created-and-released-in-any-order")
 async def test_many_creations_at_once_are_one(stores: Stores, tenant: str, conversation: str) -> None:
-    await asyncio.gather(*(stores.conversations.create(tenant, conversation, "one", agent=None) for _ in range(20)))
+    create = stores.conversations.create
+    made = await asyncio.gather(*(create(tenant, conversation, "one", agent=None) for _ in range(20)))
+    assert made.count(True) == 1
     kept = await stores.conversations.get(tenant, conversation)
     assert kept is not None
     assert (kept.active, kept.turns) == ("one", 1)
@@ -526,24 +528,37 @@ async def test_another_tenants_conversation_is_as_if_it_did_not_exist_and_stays_
 ) -> None:
     conversations = backend.stores.conversations
     await conversations.create(tenant, conversation, "one", agent=None)
-    await backend.age(1)
-    locked = await conversations.get(tenant, conversation)
-    assert await conversations.release(other, conversation, "one") is None
-    assert await conversations.get(tenant, conversation) == locked
     await conversations.take(tenant, conversation, "two", b"2", max_waiting=5)
+    await conversations.change(tenant, conversation, title="Mine")
+    await backend.age(1)
     before = await conversations.get(tenant, conversation)
     assert before is not None
     assert before.active_until_s is not None
     assert await conversations.get(other, conversation) is None
     assert await conversations.take(other, conversation, "one", b"", max_waiting=5) == Seat("unknown")
     assert await conversations.take(other, conversation, "new", b"", max_waiting=5) == Seat("unknown")
-    assert await conversations.release(other, conversation, "one") is None
-    assert await conversations.release(other, conversation, "new", agent="x") is None
     assert await conversations.leave(other, conversation, "two") is False
+    assert await conversations.change(other, conversation, title="Yours") is None
+    assert await conversations.delete(other, conversation) is None
+    assert await conversations.page(other, before=None, limit=5) == []
+    assert await conversations.search(other, ["mine"], before=None, limit=5) == []
     await conversations.renew(other, conversation, "one")
     await conversations.extend(other, conversation, "one", for_s=3600)
     await conversations.extend(other, conversation, "one", until_s=before.active_until_s + 3600)
-    with pytest.raises(Conflict) as raised:
-        await conversations.create(other, conversation, "one", agent=None)
-    assert raised.value.code is ErrorCode.DUPLICATE
+    await conversations.cleared(other, conversation)
     assert await conversations.get(tenant, conversation) == before
+
+
+@pytest.mark.requirement("conversation:ids-are-a-tenants-own")
+async def test_two_tenants_may_choose_the_same_id(stores: Stores, tenant: str, other: str, conversation: str) -> None:
+    conversations = stores.conversations
+    assert await conversations.create(tenant, conversation, "one", agent=None) is True
+    assert await conversations.create(other, conversation, "two", agent=None) is True
+    await conversations.take(tenant, conversation, "waits", b"w", max_waiting=5)
+    assert await conversations.release(other, conversation, "one") is None
+    assert await conversations.release(other, conversation, "two") is None
+    await conversations.delete(other, conversation)
+    kept = await conversations.get(tenant, conversation)
+    assert kept is not None
+    assert (kept.id, kept.active, [entry.turn for entry in kept.waiting]) == (conversation, "one", ["waits"])
+    assert await conversations.release(tenant, conversation, "one") == Promoted(tenant, conversation, "waits", b"w", 1)

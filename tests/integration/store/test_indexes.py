@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from pymongo import ASCENDING
+from pymongo import ASCENDING, TEXT
 
 from kitemesh_contracts.errors import Conflict
+from kitemesh_runtime import indexes_mongo
 from kitemesh_runtime.conversation_updates_mongo import due
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, HoldStatus, LedgerRow, LiveStatus, LiveTurn
@@ -80,7 +81,8 @@ async def test_a_sweep_looks_only_at_locks_that_may_have_run_out(database: Datab
 
 async def test_nothing_that_waits_or_runs_goes_by_retention(database: Database, tenant: str) -> None:
     await ensure_indexes(database)
-    dates = {spec.collection: spec.keys[0][0] for spec in indexes(Retention()) if spec.ttl_s is not None}
+    retained = [spec for spec in indexes(Retention()) if spec.ttl_s and spec.keys[0][0] != "deleted_at"]
+    dates = {spec.collection: spec.keys[0][0] for spec in retained}
     async with open_stores(database) as stores:
         await stores.live_turns.insert(tenant, _turn(tenant, "live"))
         await stores.holds.open(tenant, _hold(tenant, "open"), expires_after_s=60)
@@ -106,8 +108,8 @@ async def test_nothing_that_waits_or_runs_goes_by_retention(database: Database, 
         dated = {"tenant": tenant, dates[name]: {"$type": "date"}}
         documents = await database.run(database.collection(name).find(dated, {"_id": 1}).to_list(None))
         assert [document["_id"] for document in documents] == [f"{tenant}-ended"]
-    days = {spec.collection: spec.ttl_s for spec in indexes(Retention()) if spec.ttl_s}
-    assert [days[name] // 86400 for name in ("turns", "holds", "ledger", "audit")] == [30, 30, 400, 400]
+    days = {spec.collection: (spec.ttl_s or 0) // 86400 for spec in retained}
+    assert [days[name] for name in ("turns", "holds", "ledger", "audit")] == [30, 30, 400, 400]
 
 
 async def test_what_is_due_is_found_without_looking_at_what_only_waits(database: Database, tenant: str) -> None:
@@ -205,3 +207,25 @@ async def test_holds_are_counted_and_paged_by_their_indexes(database: Database, 
         assert "'SORT'" not in plan
         assert stats["totalDocsExamined"] <= 12
         assert stats["nReturned"] == 5
+
+
+async def test_a_document_may_name_a_language_that_no_index_over_text_knows(database: Database, tenant: str) -> None:
+    await ensure_indexes(database)
+    words = [spec for spec in indexes(Retention()) if any(kind == TEXT for _, kind in spec.keys)]
+    assert words
+    for spec in words:
+        document = {"_id": f"{tenant}-odd", "tenant": tenant, "language": "klingon", "text": "Qapla'"}
+        collection = database.collection(spec.collection)
+        await database.run(collection.insert_one({**document, "input": {"language": "tlh", "text": "x"}}))
+        await database.run(collection.delete_one({"_id": f"{tenant}-odd"}))
+
+
+@pytest.mark.parametrize("changes", [{"keys": (("tenant", 1), ("text", TEXT))}, {"language": "german"}])
+async def test_an_index_over_other_texts_or_of_another_language_is_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    await ensure_indexes(database)
+    (spec,) = [each for each in indexes(Retention()) if each.collection == "passages" and each.name == "by_words"]
+    monkeypatch.setattr(indexes_mongo, "indexes", lambda _: (spec._replace(**changes),))
+    with pytest.raises(Conflict, match=r"passages\.by_words"):
+        await ensure_indexes(database)

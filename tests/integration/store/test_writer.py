@@ -186,7 +186,7 @@ async def test_on_the_server_an_operation_that_cannot_be_encoded_fails_alone(dat
             *(create(tenant, name, "one", agent=None) for name in names[2:]),
             return_exceptions=True,
         )
-        assert [type(outcome) for outcome in outcomes] == [type(None), type(None), BadRequest, type(None), type(None)]
+        assert [type(outcome) for outcome in outcomes] == [bool, bool, BadRequest, bool, bool]
         for name in names:
             assert await stores.conversations.get(tenant, name) is not None
         assert await stores.conversations.get(tenant, f"{tenant}-bad") is None

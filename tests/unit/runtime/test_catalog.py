@@ -65,12 +65,20 @@ MISTAKES = [
     ({"groups": {GROUP: {"models": ["x"]}}, "agents": {}}, f"groups.{GROUP}: no model 'x'"),
     ({"groups": {GROUP: {"models": ["a"], "agent": "x"}}, "agents": {}}, f"groups.{GROUP}: no agent 'x'"),
     ({"groups": {"main": {"models": ["a"]}}, "agents": {}}, "groups: not lower-case UUIDs: main"),
+    ({"roles": {"Main": {"prompt": "x"}}}, "roles: not lower-case UUIDs: Main"),
+    ({"roles": {GROUP: {"prompt": "x", "knowledge": ["a", "b", "a"]}}}, f"roles.{GROUP}: knowledge 'a' twice"),
+    ({"roles": {GROUP: {"prompt": ""}}}, f"roles.{GROUP}.prompt: must have at least 1 character"),
+    ({"roles": {GROUP: {"prompt": "x", "knowledge": []}}}, f"roles.{GROUP}.knowledge: must have at least 1 entry"),
+    (
+        {"roles": {GROUP: {"prompt": "x", "knowledge": ["a/b"]}}},
+        f"roles.{GROUP}.knowledge.0: must be 1 to 64 of A-Z a-z 0-9 _ -",
+    ),
     ({"default_model": "x"}, "default_model: no model 'x'"),
     (
         {"surprise": 1},
         (
-            "surprise: no such field; known: version, default_model, pools, providers, models, agents, groups, tools, "
-            "mcp_servers, policies, webhooks"
+            "surprise: no such field; known: version, default_model, pools, providers, models, agents, groups, roles, "
+            "tools, mcp_servers, policies, webhooks"
         ),
     ),
     ({"version": 2}, "version: must be 1"),
@@ -86,7 +94,7 @@ MISTAKES = [
     ),
     (
         {"models": {"a": {"provider": "p", "foo": 1}}, "agents": {}, "groups": {}},
-        "models.a.foo: no such field; known: provider, upstream, pool, owned_by, context_tokens, continues",
+        "models.a.foo: no such field; known: provider, upstream, pool, owned_by, context_tokens, continues, can",
     ),
     (
         {

@@ -1,12 +1,13 @@
-"""Blobs in MongoDB: in their document up to 8 MiB, above that in GridFS with the document naming them.
+"""Blobs in MongoDB: in their document up to 8 MiB, above that in GridFS with the document naming the file.
 
 The document is written last, so a blob is whole or not there. Retention removes the document and, by a date that
-each chunk is given, what GridFS holds.
+each chunk is given, what GridFS holds; a file has its blob's id as its name, so that what nobody refers to is found.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from kitemesh_contracts.errors import Bug
+from kitemesh_contracts.errors import Bug, Conflict
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.driver_mongo import Database
 
@@ -21,25 +22,33 @@ class MongoBlobs:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
-        self._parts = tuple(database.collection(f"{BUCKET}.{part}") for part in ("chunks", "files"))
+        self._chunks = database.collection(f"{BUCKET}.chunks")
+        self._files = database.collection(f"{BUCKET}.files")
         self._bucket = database.bucket(BUCKET)
         self._clock = clock
 
-    async def put(self, tenant: str, data: bytes, *, keep_s: float) -> str:
+    async def put(self, tenant: str, data: bytes, *, keep_s: float, about: str = "", name: str | None = None) -> str:
         """Store the bytes for at least `keep_s` seconds and return their id."""
-        blob = self._clock.new_id()
-        expires_at = {"$add": ["$$NOW", int(keep_s * 1000)]}
-        large = len(data) > INLINE_MAX_BYTES
-        if large:
-            await self._run(self._bucket.upload_from_stream_with_id(blob, blob, data))
-            for part, field in zip(self._parts, ("files_id", "_id"), strict=True):
-                await self._run(part.update_many({field: blob}, [{"$set": {"expires_at": expires_at}}]))
-        document: dict[str, Any] = {
-            "size": len(data),
-            "data": None if large else data,
-            "expires_at": expires_at,
-        }
-        await self._run(self._collection.update_one({"_id": blob, "tenant": tenant}, [{"$set": document}], upsert=True))
+        expires_at = [{"$set": {"expires_at": {"$add": ["$$NOW", int(keep_s * 1000)]}}}]
+        if name is not None and await self._keep(tenant, name, expires_at):
+            return name
+        blob = self._clock.new_id() if name is None else name
+        document: dict[str, Any] = {"size": len(data), "data": data}
+        if len(data) > INLINE_MAX_BYTES:
+            # Of its own for each upload: two at once would write each other's chunks.
+            file = self._clock.new_id()
+            await self._run(self._bucket.upload_from_stream_with_id(file, blob, data))
+            await self._date(file, expires_at)
+            document |= {"data": None, "file": file}
+        if about:
+            document["about"] = {"$literal": about}
+        stored = [{"$set": document}, *expires_at]
+        try:
+            await self._run(self._collection.update_one({"_id": blob, "tenant": tenant}, stored, upsert=True))
+        except Conflict:
+            # Two stored the same name at once, and the other was first.
+            if not await self._keep(tenant, blob, expires_at):
+                raise
         return blob
 
     async def get(self, tenant: str, blob: str) -> bytes | None:
@@ -49,8 +58,35 @@ class MongoBlobs:
             return None
         data = document["data"]
         if data is None:
-            stream = await self._run(self._bucket.open_download_stream(blob))
+            stream = await self._run(self._bucket.open_download_stream(document.get("file", blob)))
             data = await self._run(stream.read())
         if len(data) != document["size"]:
             raise Bug("a blob has another size than was stored")
         return bytes(data)
+
+    async def forget(self, tenant: str, about: str, blobs: Sequence[str] = ()) -> None:
+        """Remove what belongs to `about`, and the blobs named besides."""
+        mine = {"tenant": tenant, "$or": [{"about": about}, {"_id": {"$in": list(blobs)}}]}
+        found = await self._run(self._collection.find(mine, {"size": 1}).to_list(None))
+        if not found:
+            return
+        large = [document["_id"] for document in found if document["size"] > INLINE_MAX_BYTES]
+        if large:
+            # The document goes last: who dies before that finds it again.
+            files = await self._run(self._files.find({"filename": {"$in": large}}, {"_id": 1}).to_list(None))
+            names = {"$in": [file["_id"] for file in files]}
+            await self._run(self._chunks.delete_many({"files_id": names}))
+            await self._run(self._files.delete_many({"_id": names}))
+        await self._run(self._collection.delete_many({**mine, "_id": {"$in": [each["_id"] for each in found]}}))
+
+    async def _keep(self, tenant: str, blob: str, expires_at: list[dict[str, Any]]) -> bool:
+        """Keep a blob for longer; tell whether it is stored."""
+        mine = {"_id": blob, "tenant": tenant}
+        document = await self._run(self._collection.find_one_and_update(mine, expires_at, {"file": 1}))
+        if document is not None and "file" in document:
+            await self._date(document["file"], expires_at)
+        return document is not None
+
+    async def _date(self, file: str, expires_at: list[dict[str, Any]]) -> None:
+        await self._run(self._chunks.update_many({"files_id": file}, expires_at))
+        await self._run(self._files.update_many({"_id": file}, expires_at))

@@ -18,6 +18,7 @@ from kitemesh_contracts.topology import Pool
 from kitemesh_runtime.catalog_references import find_broken, is_uuid
 from kitemesh_runtime.catalog_secret import Secret
 from kitemesh_runtime.catalog_tools import Limits, McpServer, McpTool, Policy, Tool, Webhook
+from kitemesh_runtime.knowledge import DEFAULT_BASE
 from kitemesh_runtime.problems import describe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -59,6 +60,10 @@ class OpenAIProvider(_Part):
 Provider = Annotated[ScriptedProvider | FixedProvider | OpenAIProvider, Field(discriminator="kind")]
 
 
+Capability = Literal["tools", "images", "files", "json_object", "json_schema", "logprobs", "choices", "reasoning"]
+"""What not every model can: call tools, look at images and other files, keep to a form of answer, ..."""
+
+
 class Model(_Part):
     """A model that clients may name."""
 
@@ -71,13 +76,19 @@ class Model(_Part):
         bool | None,
         Field(description="Goes on with an answer that broke off; when absent, true of scripted models only."),
     ] = None
+    can: Annotated[
+        tuple[Capability, ...] | None,
+        Field(description="What requests may ask of it; everything when absent."),
+    ] = None
 
 
 class History(_Part):
-    """How much of a conversation a model is shown."""
+    """How much of a conversation a model is shown: the newest whole turns that are within every bound."""
 
     turns: Annotated[int, Field(ge=0, le=500)] = 20
     characters: Annotated[int, Field(ge=0, le=4_000_000)] = 200_000
+    messages: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    tokens: Annotated[int, Field(ge=0, le=1_000_000, description="Estimated, at four characters each.")] | None = None
 
 
 class Agent(_Part):
@@ -85,6 +96,10 @@ class Agent(_Part):
 
     model: str = Field(description="A model id, or group:<uuid>.")
     prompt: str = ""
+    headers_schema: Annotated[
+        dict[str, Any] | None,
+        Field(description="JSON Schema of the values that a request gives for the {{name}} places of the prompt."),
+    ] = None
     mode: Mode = "classic"
     history: History = History()
     on_busy: Annotated[
@@ -104,6 +119,18 @@ class Group(_Part):
 
     models: Annotated[tuple[ModelId, ...], Field(min_length=1)]
     agent: Name | None = None
+
+
+class Role(_Part):
+    """Who speaks, for requests that name it."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=100_000)]
+    retrieval: Annotated[
+        bool | None, Field(description="Passages of the knowledge base go with it; as the request says when absent.")
+    ] = None
+    knowledge: Annotated[
+        tuple[Name, ...], Field(min_length=1, max_length=16, description="The bases that are searched.")
+    ] = (DEFAULT_BASE,)
 
 
 class PoolPart(_Part):
@@ -129,6 +156,7 @@ class Catalog(_Part):
     models: dict[ModelId, Model]
     agents: dict[Name, Agent] = {}
     groups: dict[str, Group] = {}
+    roles: dict[str, Role] = {}
     tools: dict[Name, Tool] = {}
     mcp_servers: dict[Name, McpServer] = {}
     policies: Annotated[tuple[Policy, ...], Field(description="Rules over tool calls; the first that matches.")] = ()
@@ -158,6 +186,11 @@ class Catalog(_Part):
         if part.continues is None:
             return isinstance(self.providers[part.provider], ScriptedProvider)
         return part.continues
+
+    def can(self, model: str, what: Capability) -> bool:
+        """Tell whether requests may ask that of a model."""
+        able = self.models[model].can
+        return able is None or what in able
 
     def resolve(self, requested: str) -> Route:
         """Say where a request's `model` is answered: `group:<uuid>`, `agent:<id>` or a model id.

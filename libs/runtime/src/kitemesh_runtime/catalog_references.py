@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from kitemesh_runtime.catalog_parts import DEFAULT_POOL, names_of, parts, pools, texts, twice
+from kitemesh_runtime.catalog_prompts import find_in_prompt
 from kitemesh_runtime.catalog_rule_references import find_broken_rules
 from kitemesh_runtime.catalog_tool_references import find_broken_tools
 
@@ -22,6 +23,7 @@ def find_broken(content: object) -> list[str]:
     return [
         *_in_models(content),
         *_in_groups(content),
+        *_in_roles(content),
         *_in_agents(content),
         *_in_default(content),
         *find_broken_tools(content),
@@ -41,6 +43,7 @@ def _in_models(content: Mapping[str, Any]) -> Iterator[str]:
     providers, known = content.get("providers"), pools(content, "model")
     kinds = {name: part.get("kind") for name, part in parts(content, "providers")}
     for name, model in parts(content, "models"):
+        yield from (f"models.{name}: can {each!r} twice" for each in twice(texts(model.get("can"))))
         provider, pool = model.get("provider"), model.get("pool", DEFAULT_POOL)
         if isinstance(providers, Mapping) and isinstance(provider, str) and provider not in providers:
             yield f"models.{name}: no provider {provider!r}"
@@ -69,6 +72,14 @@ def _in_groups(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"groups.{name}: its models are in several pools"
 
 
+def _in_roles(content: Mapping[str, Any]) -> Iterator[str]:
+    odd = [name for name, _ in parts(content, "roles") if not is_uuid(name)]
+    if odd:
+        yield f"roles: not lower-case UUIDs: {', '.join(odd)}"
+    for name, role in parts(content, "roles"):
+        yield from (f"roles.{name}: knowledge {each!r} twice" for each in twice(texts(role.get("knowledge"))))
+
+
 def _in_agents(content: Mapping[str, Any]) -> Iterator[str]:
     tools = names_of(content, "tools")
     for name, agent in parts(content, "agents"):
@@ -78,6 +89,8 @@ def _in_agents(content: Mapping[str, Any]) -> Iterator[str]:
         if tools is not None:
             yield from (f"agents.{name}: no tool {each!r}" for each in wanted if each not in tools)
         yield from (f"agents.{name}: tool {each!r} twice" for each in twice(wanted))
+        if isinstance(agent.get("headers_schema"), Mapping):
+            yield from find_in_prompt(f"agents.{name}", agent.get("prompt"), agent["headers_schema"])
 
 
 def _in_default(content: Mapping[str, Any]) -> Iterator[str]:

@@ -24,7 +24,7 @@ class MemoryClaims:
 
     Args:
         clock: When claims run out.
-        turns: Tells whether the turn of a claim that ran out is stored, live or ended.
+        turns: Tells whether the turn of a claim that ran out is stored, live or ended, or was erased: its claim stays.
 
     """
 
@@ -38,7 +38,7 @@ class MemoryClaims:
         kept = self._kept.setdefault((tenant, kind, value), _Kept(turn, self._ahead_s(kind), fingerprint))
         if kept.turn == turn:
             return Claim(won=True, turn=turn, fingerprint=kept.fingerprint)
-        if self._ran_out(kept) and await self._turns.get(tenant, kept.turn) is not None:
+        if self._ran_out(kept) and await self._turns.knows(tenant, kept.turn):
             kept.settled = True
         won = self._ran_out(kept)
         if won:

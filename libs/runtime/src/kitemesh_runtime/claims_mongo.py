@@ -27,7 +27,7 @@ class MongoClaims:
 
     Args:
         database: Where the claims are.
-        turns: Tells whether the turn of a claim that ran out is stored, live or ended.
+        turns: Tells whether the turn of a claim that ran out is stored, live or ended, or was erased: its claim stays.
 
     """
 
@@ -59,7 +59,7 @@ class MongoClaims:
         answer = Claim(won=owner == turn, turn=owner, fingerprint=found["fingerprint"])
         if answer.won or found["settled"] or not await self._ran_out(found):
             return answer
-        if await self._turns.get(tenant, owner) is not None:
+        if await self._turns.knows(tenant, owner):
             await self.settle(tenant, kind, value, owner)
             return answer
         return answer._replace(won=await self._take_over(found, kept))

@@ -5,15 +5,18 @@ a server. Inserting costs the server a tenth of upserting, and a filter on `_id`
 a new lock is inserted: it has no `active_until` yet and counts from `created_at`, which the server fills in, for 30 s
 or `locked_for_ms`.
 A promoted turn that was not taken up keeps its start in `active_start`, and its lock counts from its last promotion.
+A document's `_id` begins with its tenant, because clients choose ids: `name_of` makes it, and nothing else does.
 """
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from bson.timestamp import Timestamp
 
 from kitemesh_contracts.errors import Bug
+from kitemesh_contracts.ids import is_id
 from kitemesh_runtime.stores import Conversation, Promoted, Seat, Waiting
 
 LOCK_MS: Final = 30_000
@@ -80,18 +83,39 @@ def _holds(turn: Document) -> Document:
     return {"$eq": ["$active", turn]}
 
 
+def name_of(tenant: str, conversation: str) -> str:
+    """Return a conversation's `_id`.
+
+    Raises:
+        Bug: The tenant is no id, so the name would be ambiguous.
+
+    """
+    if not is_id(tenant):
+        raise Bug("the tenant of a conversation is not an id")
+    return f"{tenant}:{conversation}"
+
+
+def id_of(name: str) -> str:
+    """Return the conversation's id, given its `_id`."""
+    return name.partition(":")[2]
+
+
 def held_by(tenant: str, conversation: str, turn: str) -> Document:
     """Match the conversation while the turn holds its lock."""
-    return {"_id": conversation, "tenant": tenant, "active": turn}
+    return {"_id": name_of(tenant, conversation), "active": turn}
 
 
-def locked(tenant: str, conversation: str, turn: str, agent: str | None, for_s: float | None) -> Document:
+def locked(
+    tenant: str, conversation: str, turn: str, *, agent: str | None, model: str, for_s: float | None
+) -> Document:
     """Build a new conversation whose lock the turn holds, to be inserted."""
     longer = {} if for_s is None else {"locked_for_ms": round(for_s * 1000) + 1_000}
     return {
         **longer,
-        "_id": conversation,
+        "_id": name_of(tenant, conversation),
         "tenant": tenant,
+        "first": turn,
+        "model": model,
         "agent": agent,
         "created_at": Timestamp(0, 0),
         "active": turn,
@@ -105,22 +129,22 @@ def locked(tenant: str, conversation: str, turn: str, agent: str | None, for_s: 
 
 def absent(tenant: str, conversation: str) -> Document:
     """Match nothing that exists: with `upsert` an insert, or a duplicate key."""
-    return {"_id": conversation, "tenant": tenant, "turns": {"$exists": False}}
+    return {"_id": name_of(tenant, conversation), "tenant": tenant, "turns": {"$exists": False}}
 
 
-def unlocked(agent: str | None) -> Pipeline:
+def unlocked(turn: str, agent: str | None) -> Pipeline:
     """Insert what is `absent` as a conversation whose first turn has ended."""
     new = {"agent": {"$literal": agent}, "created_at": "$$NOW", "waiting": [], "turns": 1, "promotions": 0}
-    return [{"$set": {**_UNLOCK, **new}}]
+    return [{"$set": {**_UNLOCK, **new, "first": {"$literal": turn}}}]
 
 
-def release(tenant: str, turn: str) -> Pipeline:
+def release(turn: str) -> Pipeline:
     """Unlock a conversation, matched by `_id` alone, if the turn holds its lock and nobody waits.
 
     Otherwise, and if it does not exist, the update refuses itself by an error that a group reports for it alone; so it
     is sent with `upsert`.
     """
-    holds = {"$and": [{"$eq": ["$tenant", {"$literal": tenant}]}, _holds({"$literal": turn}), _NONE_WAITS]}
+    holds = {"$and": [_holds({"$literal": turn}), _NONE_WAITS]}
     # It depends on a field, so that no server can work it out, and fail, beforehand.
     refused = {"$toInt": {"$concat": ["refused ", "$_id"]}}
     return [{"$set": {**_UNLOCK, "active": {"$cond": [holds, None, refused]}}}]
@@ -228,7 +252,7 @@ def read_promoted(document: Mapping[str, Any] | None) -> Promoted | None:
         return None
     return Promoted(
         document["tenant"],
-        document["_id"],
+        id_of(document["_id"]),
         document["active"],
         document["active_start"],
         document["promotions"],
@@ -241,8 +265,9 @@ def read_conversation(document: Mapping[str, Any]) -> Conversation:
     updated_at, until = document.get("updated_at"), document["active_until"]
     inserted_until_s = created_at_s + document.get("locked_for_ms", LOCK_MS + 1_000) / 1000
     locked_until_s = inserted_until_s if until is None else _seconds(until)
+    metadata = document.get("metadata")
     return Conversation(
-        id=document["_id"],
+        id=id_of(document["_id"]),
         tenant=document["tenant"],
         agent=document["agent"],
         created_at_s=created_at_s,
@@ -253,6 +278,10 @@ def read_conversation(document: Mapping[str, Any]) -> Conversation:
         waiting=tuple(Waiting(turn=entry["turn"], start=entry["start"]) for entry in document["waiting"]),
         turns=document["turns"],
         promotions=document["promotions"],
+        first=document.get("first", ""),
+        model=document.get("model", ""),
+        title=document.get("title", ""),
+        metadata={} if metadata is None else msgspec.json.decode(metadata),
     )
 
 

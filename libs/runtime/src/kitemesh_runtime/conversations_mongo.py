@@ -1,16 +1,21 @@
 """Conversations in MongoDB: each call is one write, grouped where nobody needs its answer.
 
-What an update computes is said in `conversation_updates_mongo`; here are the calls.
+What an update computes is said in `conversation_updates_mongo`, of lists and deletion in `conversation_lists_mongo`;
+here are the calls.
 """
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
-from pymongo import InsertOne, ReturnDocument, UpdateOne
+from pymongo import DESCENDING, InsertOne, ReturnDocument, UpdateOne
 
 from kitemesh_contracts.errors import Conflict
+from kitemesh_runtime import conversation_lists_mongo as lists
 from kitemesh_runtime import conversation_updates_mongo as updates
+from kitemesh_runtime import turns_mongo
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.stores import Conversation, Promoted, Seat
+from kitemesh_runtime.stores import Buried, Conversation, Promoted, Seat
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
 COLLECTION: Final = "conversations"
@@ -29,33 +34,37 @@ class MongoConversations:
     def __init__(self, database: Database, inserts: GroupedWriter, changes: GroupedWriter) -> None:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
+        self._turns = database.collection(turns_mongo.COLLECTION)
         self._inserts = inserts
         self._changes = changes
 
     async def create(
-        self, tenant: str, conversation: str, turn: str, *, agent: str | None, for_s: float | None = None
-    ) -> None:
-        """Insert a conversation whose lock the turn holds (ordinal 1); grouped. Twice is the same as once.
-
-        Raises:
-            Conflict: The id is another tenant's (`store.duplicate`).
-
-        """
+        self,
+        tenant: str,
+        conversation: str,
+        turn: str,
+        *,
+        agent: str | None,
+        model: str = "",
+        for_s: float | None = None,
+    ) -> bool:
+        """Insert a conversation whose lock the turn holds (ordinal 1), unless it exists; tell whether; grouped."""
+        new = updates.locked(tenant, conversation, turn, agent=agent, model=model, for_s=for_s)
         try:
-            await self._inserts.submit(InsertOne(updates.locked(tenant, conversation, turn, agent, for_s)))
+            await self._inserts.submit(InsertOne(new))
         except Conflict:
-            if await self._run(self._collection.find_one({"_id": conversation, "tenant": tenant}, {"_id": 1})) is None:
-                raise
+            return False
+        return True
 
     async def get(self, tenant: str, conversation: str) -> Conversation | None:
         """Return the conversation, or `None`."""
-        document = await self._run(self._collection.find_one({"_id": conversation, "tenant": tenant}))
+        document = await self._run(self._collection.find_one(lists.is_kept(tenant, conversation)))
         return None if document is None else updates.read_conversation(document)
 
     async def take(self, tenant: str, conversation: str, turn: str, start: bytes, *, max_waiting: int) -> Seat:
         """Take the lock, or a place in the queue, in one write. A turn found there keeps its place."""
         document = await self._change(
-            {"_id": conversation, "tenant": tenant},
+            lists.is_kept(tenant, conversation),
             updates.take(turn, start, max_waiting),
             {"active": 1, "turns": 1, "waiting.turn": 1},
         )
@@ -64,8 +73,8 @@ class MongoConversations:
     async def release(self, tenant: str, conversation: str, turn: str, *, agent: str | None = None) -> Promoted | None:
         """Give the lock up and promote the first who waits; a conversation not yet inserted is inserted, unlocked."""
         try:
-            update = updates.release(tenant, turn)
-            await self._changes.submit(UpdateOne({"_id": conversation}, update, upsert=True))
+            name = updates.name_of(tenant, conversation)
+            await self._changes.submit(UpdateOne({"_id": name}, updates.release(turn), upsert=True))
         except Conflict:
             return await self._hand_over(tenant, conversation, turn, agent)
         return None
@@ -79,7 +88,7 @@ class MongoConversations:
 
     async def leave(self, tenant: str, conversation: str, turn: str) -> bool:
         """Take a waiting turn out of the queue; tell whether it was there."""
-        mine = {"_id": conversation, "tenant": tenant, "waiting.turn": turn}
+        mine = {"_id": updates.name_of(tenant, conversation), "waiting.turn": turn}
         result = await self._run(self._collection.update_one(mine, {"$pull": {"waiting": {"turn": turn}}}))
         return bool(result.matched_count)
 
@@ -100,16 +109,75 @@ class MongoConversations:
                 promoted.append(swept)
         return promoted
 
+    async def page(self, tenant: str, *, before: str | None, limit: int) -> list[Conversation]:
+        """Return conversations, those begun last first."""
+        return await self._list(lists.page(tenant, before), limit)
+
+    async def search(self, tenant: str, words: Sequence[str], *, before: str | None, limit: int) -> list[Conversation]:
+        """Return conversations in whose title, or in one ended question, each word is, those begun last first."""
+        if not words:
+            return []
+        likeliest = {"score": {"$meta": "textScore"}}
+        titles = self._collection.find(lists.titles_that_say(tenant, words), {"_id": 1}).limit(lists.HITS_MAX)
+        turns = self._turns.find(lists.turns_that_say(tenant, words), {"conversation": 1, **likeliest})
+        named, said = await asyncio.gather(
+            self._run(titles.to_list(lists.HITS_MAX)),
+            self._run(turns.sort([("score", likeliest["score"])]).limit(lists.HITS_MAX).to_list(lists.HITS_MAX)),
+        )
+        names = {document["_id"] for document in named}
+        names |= {updates.name_of(tenant, document["conversation"]) for document in said}
+        return await self._list(lists.among(sorted(names), before), limit)
+
+    async def change(
+        self, tenant: str, conversation: str, *, title: str | None = None, metadata: dict[str, str] | None = None
+    ) -> Conversation | None:
+        """Set what is given and return the conversation; `None` when there is none."""
+        document = await self._change(lists.is_kept(tenant, conversation), lists.change(title, metadata))
+        return None if document is None else updates.read_conversation(document)
+
+    async def delete(self, tenant: str, conversation: str, *, also_unknown: bool = False) -> Conversation | None:
+        """Delete a conversation and return what it was; again, within the hour, an empty one."""
+        call: Any = self._collection.find_one_and_update(
+            {"_id": updates.name_of(tenant, conversation)},
+            lists.delete(tenant),
+            upsert=also_unknown,
+            return_document=ReturnDocument.BEFORE,
+        )
+        document: updates.Document | None = await self._run(call)
+        if document is not None:
+            return updates.read_conversation(document)
+        return Conversation(id=conversation, tenant=tenant, created_at_s=0, updated_at_s=0) if also_unknown else None
+
+    async def buried(self, *, limit: int = 100) -> list[Buried]:
+        """Return conversations deleted within the hour that are to be cleared, of all tenants."""
+        found = await self._run(self._collection.find(lists.to_clear(), {"tenant": 1}).limit(limit).to_list(limit))
+        return [Buried(document["tenant"], updates.id_of(document["_id"])) for document in found]
+
+    async def cleared(self, tenant: str, conversation: str) -> None:
+        """Note that nothing was left of a deleted conversation: it is looked at again in five minutes."""
+        later = lists.clear_in(lists.CLEAR_AGAIN_MS)
+        await self._run(self._collection.update_one(lists.is_deleted(tenant, conversation), later))
+
+    async def _list(self, match: updates.Document, limit: int) -> list[Conversation]:
+        if limit < 1:
+            return []
+        found = self._collection.find(match).sort("first", DESCENDING).limit(limit)
+        return [updates.read_conversation(document) for document in await self._run(found.to_list(limit))]
+
     async def _hand_over(self, tenant: str, conversation: str, turn: str, agent: str | None) -> Promoted | None:
         held = updates.held_by(tenant, conversation, turn)
         document = await self._change(held, updates.hand_over())
         if document is None:
             absent = updates.absent(tenant, conversation)
             try:
-                await self._run(self._collection.update_one(absent, updates.unlocked(agent), upsert=True))
+                await self._run(self._collection.update_one(absent, updates.unlocked(turn, agent), upsert=True))
             except Conflict:
                 # It exists: the lock is not the turn's, or its late insert has just arrived.
                 document = await self._change(held, updates.hand_over())
+                if document is None:
+                    # Or it was deleted, and the turn may have been stored since.
+                    deleted = lists.is_deleted(tenant, conversation)
+                    await self._run(self._collection.update_one(deleted, lists.clear_in(0)))
         return updates.read_promoted(document)
 
     async def _change(

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from kitemesh_contracts.commands import Mode
-from kitemesh_contracts.content import CallResult, Step, Usage
+from kitemesh_contracts.content import CallResult, Message, Step, Usage
 from kitemesh_runtime.stores import TurnRecord
 
 LiveStatus = Literal["queued", "running", "held", "cancelling"]
@@ -52,7 +52,8 @@ class LiveTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
         steps: What was said and done so far, for people; the state has no second copy.
         state: The orchestrator's, which alone reads it; of version 1 of a turn that was accepted as durable, the bytes
             of its start (`StartTurn`).
-        dialect: As `StartTurn` has it, and so `include_usage`.
+        dialect: As `StartTurn` has it, and so `include_usage`, `message`, `row` and `details`.
+        input: What the request brought, where a conversation is kept: it is shown before the turn has ended.
         updated_at_s: Of the last write, epoch seconds of the database's clock; set by the store.
 
     """
@@ -80,13 +81,17 @@ class LiveTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     look_at_s: float | None = None
     dialect: str = ""
     include_usage: bool = False
+    message: str = ""
+    row: int = 0
+    details: str = ""
+    input: tuple[Message, ...] = ()
 
 
 class LiveTurns(Protocol):
     """Durable turns from their first save to their end, in the place where the ended ones are."""
 
     async def insert(self, tenant: str, turn: LiveTurn) -> bool:
-        """Store a turn, version 1; `False` when the id exists, live or ended. Grouped.
+        """Store a turn, version 1; `False` when the id exists, live, ended or erased. Grouped.
 
         Raises:
             Conflict: The id is another tenant's (`store.duplicate`).
@@ -104,7 +109,23 @@ class LiveTurns(Protocol):
         """Remove a turn that is `queued` still at version 1: its client was refused. Tell whether it is gone."""
 
     async def get(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
-        """Return the turn, live or ended."""
+        """Return the turn, live or ended; `None` also for one that was erased."""
+
+    async def knows(self, tenant: str, turn: str) -> bool:
+        """Tell whether the turn is stored, or was and has been erased within the hour."""
+
+    async def spoken(
+        self, tenant: str, conversation: str, *, up_to: int | None, limit: int
+    ) -> list[LiveTurn | TurnRecord]:
+        """Return turns that have, or had, their place in a conversation, live and ended, the latest first.
+
+        Args:
+            tenant: Whose they are.
+            conversation: Whose turns.
+            up_to: The ordinal to begin with; `None`: the newest.
+            limit: How many.
+
+        """
 
     async def page(
         self,
@@ -261,7 +282,7 @@ class Holds(Protocol):
         What is stored may have other calls: somebody may have seen them, so an id never stands for others later.
 
         Raises:
-            Conflict: The id is another tenant's (`store.duplicate`).
+            Conflict: The id is another tenant's (`store.duplicate`), or it was erased (`store.stale`).
 
         """
 
@@ -296,6 +317,9 @@ class Holds(Protocol):
 
     async def count_open(self) -> int:
         """Count open holds of all tenants, up to a bound; for a gauge."""
+
+    async def erase(self, tenant: str, *, conversation: str | None = None, turns: Sequence[str] = ()) -> None:
+        """Empty the holds of a conversation, and of turns; nothing is written to them for an hour, then they go."""
 
 
 LedgerState = Literal["dispatched", "finished", "unknown", "cancelled"]

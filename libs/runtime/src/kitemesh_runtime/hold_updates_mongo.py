@@ -23,6 +23,8 @@ from kitemesh_runtime.documents_mongo import (
 from kitemesh_runtime.execution_stores import Hold, HoldStatus, Verdict
 
 UNAPPLIED_MS: Final = 5_000
+DELETED: Final = "deleted"
+"""Marks what is left of a hold that was erased: its `_id` and its tenant, for an hour."""
 
 _NOW_S: Final[Document] = {"$divide": [{"$toLong": "$$NOW"}, 1000]}
 _NEXT_VERSION: Final[Document] = {"$add": ["$version", 1]}
@@ -138,6 +140,24 @@ def page(tenant: str, status: HoldStatus | None, before: tuple[datetime, str] | 
         wanted["created_at"] = {"$lte": created_at}
         wanted["$or"] = [{"created_at": {"$lt": created_at}}, {"_id": {"$lt": hold}}]
     return wanted
+
+
+def kept(tenant: str, hold: str) -> Document:
+    """Match a hold that was not erased."""
+    return {"_id": hold, "tenant": tenant, DELETED: None}
+
+
+def belonging(tenant: str, conversation: str | None, turns: Sequence[str]) -> Document:
+    """Match the holds of a conversation, and of turns, as their indexes have them."""
+    either: list[Document] = [{"tenant": tenant, "turn": {"$in": list(turns)}}]
+    if conversation is not None:
+        either.append({"tenant": tenant, "conversation": conversation})
+    return {"$or": either}
+
+
+def erase(tenant: str) -> Pipeline:
+    """Leave what keeps a hold from being opened again."""
+    return [{"$replaceWith": {"_id": "$_id", "tenant": literal(tenant), DELETED: True, "deleted_at": "$$NOW"}}]
 
 
 def read_hold(document: dict[str, Any]) -> Hold:

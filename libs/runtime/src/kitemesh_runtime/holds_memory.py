@@ -19,11 +19,14 @@ class MemoryHolds:
         self._clock = clock
         self._holds: dict[str, Hold] = {}
         self._changed_at_s: dict[str, float] = {}
+        self._erased: set[str] = set()
 
     async def open(self, tenant: str, hold: Hold, *, expires_after_s: float) -> Hold:
         """Store a hold that runs out by the clock, and return what is stored; again changes nothing."""
         if hold.tenant != tenant:
             raise Bug("a hold was to be stored for another tenant than its own")
+        if hold.id in self._erased:
+            raise Conflict(ErrorCode.STALE, "it was erased")
         if hold.id not in self._holds:
             now_s = self._now_s()
             self._put(replace(hold, created_at_s=now_s, expires_at_s=now_s + expires_after_s))
@@ -91,6 +94,14 @@ class MemoryHolds:
     async def count_open(self) -> int:
         """Count open holds of all tenants."""
         return sum(hold.status == "open" for hold in self._holds.values())
+
+    async def erase(self, tenant: str, *, conversation: str | None = None, turns: Sequence[str] = ()) -> None:
+        """Empty the holds of a conversation, and of turns; nothing is written to them any more."""
+        for hold in list(self._holds.values()):
+            is_of = hold.turn in turns or (conversation is not None and hold.conversation == conversation)
+            if hold.tenant == tenant and is_of:
+                del self._holds[hold.id], self._changed_at_s[hold.id]
+                self._erased.add(hold.id)
 
     def _decided(self, call: HeldCall, verdict: Verdict | None) -> HeldCall:
         return call if verdict is None else replace(call, verdict=replace(verdict, at_s=self._now_s()))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pymongo import DESCENDING, ReturnDocument
 
-from kitemesh_contracts.errors import Bug
+from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime import hold_updates_mongo as updates
 from kitemesh_runtime.documents_mongo import Document, Pipeline
 from kitemesh_runtime.driver_mongo import Database
@@ -33,14 +33,22 @@ class MongoHolds:
         """Store a hold that runs out by the database's clock, and return what is stored; again changes nothing."""
         if hold.tenant != tenant:
             raise Bug("a hold was to be stored for another tenant than its own")
-        stored = await self._change({"_id": hold.id}, updates.opened(hold, expires_after_s), upsert=True)
-        if stored is None or stored.tenant != tenant:
+        call: Any = self._collection.find_one_and_update(
+            {"_id": hold.id},
+            updates.opened(hold, expires_after_s),
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+        stored: Document = await self._run(call)
+        if stored["tenant"] != tenant:
             raise duplicate()
-        return stored
+        if updates.DELETED in stored:
+            raise Conflict(ErrorCode.STALE, "it was erased")
+        return updates.read_hold(stored)
 
     async def get(self, tenant: str, hold: str) -> Hold | None:
         """Return the hold."""
-        document = await self._run(self._collection.find_one({"_id": hold, "tenant": tenant}))
+        document = await self._run(self._collection.find_one(updates.kept(tenant, hold)))
         return None if document is None else updates.read_hold(document)
 
     async def page(self, tenant: str, *, status: HoldStatus | None, before: str | None, limit: int) -> list[Hold]:
@@ -49,7 +57,7 @@ class MongoHolds:
             return []
         last = None
         if before is not None:
-            seen = await self._run(self._collection.find_one({"_id": before, "tenant": tenant}, {"created_at": 1}))
+            seen = await self._run(self._collection.find_one(updates.kept(tenant, before), {"created_at": 1}))
             if seen is None:
                 return []
             last = (seen["created_at"], before)
@@ -78,7 +86,7 @@ class MongoHolds:
 
     async def applied(self, tenant: str, hold: str, *, version: int) -> None:
         """Note that the turn has taken note of that version; a smaller one changes nothing."""
-        await self._run(self._collection.update_one({"_id": hold, "tenant": tenant}, updates.applied(version)))
+        await self._run(self._collection.update_one(updates.kept(tenant, hold), updates.applied(version)))
 
     async def due(self, *, limit: int = 100) -> list[Hold]:
         """Return open holds that have run out, and those not `applied` for 5 s, of all tenants."""
@@ -89,16 +97,16 @@ class MongoHolds:
         command = {"count": COLLECTION, "query": {"status": "open"}, "limit": COUNT_MAX}
         return int((await self._command(command))["n"])
 
+    async def erase(self, tenant: str, *, conversation: str | None = None, turns: Sequence[str] = ()) -> None:
+        """Empty the holds of a conversation, and of turns; nothing is written to them for an hour, then they go."""
+        match = updates.belonging(tenant, conversation, turns)
+        await self._run(self._collection.update_many(match, updates.erase(tenant)))
+
     async def _change_or_get(self, tenant: str, hold: str, match: Document, pipeline: Pipeline) -> Hold | None:
         changed = await self._change(match, pipeline)
         return await self.get(tenant, hold) if changed is None else changed
 
-    async def _change(self, match: Document, pipeline: Pipeline, *, upsert: bool = False) -> Hold | None:
-        call: Any = self._collection.find_one_and_update(
-            match,
-            pipeline,
-            upsert=upsert,
-            return_document=ReturnDocument.AFTER,
-        )
+    async def _change(self, match: Document, pipeline: Pipeline) -> Hold | None:
+        call: Any = self._collection.find_one_and_update(match, pipeline, return_document=ReturnDocument.AFTER)
         document: Document | None = await self._run(call)
         return None if document is None else updates.read_hold(document)

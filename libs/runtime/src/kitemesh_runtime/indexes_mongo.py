@@ -7,7 +7,7 @@ difference is refused, because rebuilding an index is an operator's decision.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 
 from kitemesh_contracts.errors import Conflict, ErrorCode
 from kitemesh_runtime import (
@@ -17,12 +17,17 @@ from kitemesh_runtime import (
     conversations_mongo,
     holds_mongo,
     keys_mongo,
+    knowledge_mongo,
     ledger_mongo,
     turns_mongo,
 )
 from kitemesh_runtime.driver_mongo import Database
 
 _DAY_S: Final = 24 * 3600
+_TOMBSTONE_S: Final = 3600
+
+_LANGUAGE_FIELD: Final = "language_of_the_index"
+"""By default a document's own `language` would choose it, and one that the server does not know would be refused."""
 
 
 class Retention(NamedTuple):
@@ -44,17 +49,20 @@ class IndexSpec(NamedTuple):
     """One index.
 
     Attributes:
+        keys: Each field with its direction, or `TEXT`; a collection has one index over text at the most.
         ttl_s: Seconds after the indexed date at which a document goes; `None` keeps it.
         partial: Only documents that match are indexed.
+        language: Of an index over text: whose small words are left out, and whose endings are cut off.
 
     """
 
     collection: str
     name: str
-    keys: tuple[tuple[str, int], ...]
+    keys: tuple[tuple[str, int | str], ...]
     unique: bool = False
     ttl_s: int | None = None
     partial: Mapping[str, Any] | None = None
+    language: str = "none"
 
 
 def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
@@ -76,7 +84,35 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
         IndexSpec(
             turns_mongo.COLLECTION, "due", (("touched_at", ASCENDING),), partial={"touched_at": {"$exists": True}}
         ),
+        # Of agents' histories: to count rows, and to find those of a page, without reading a document.
+        IndexSpec(
+            turns_mongo.COLLECTION,
+            "by_row",
+            (("tenant", ASCENDING), ("agent", ASCENDING), ("row", ASCENDING), ("rows", ASCENDING)),
+            partial={"rows": {"$gte": 0}},
+        ),
+        IndexSpec(
+            turns_mongo.COLLECTION,
+            "by_conversation_row",
+            (
+                ("tenant", ASCENDING),
+                ("agent", ASCENDING),
+                ("conversation", ASCENDING),
+                ("row", ASCENDING),
+                ("rows", ASCENDING),
+            ),
+            partial={"rows": {"$gte": 0}},
+        ),
         _ttl(turns_mongo.COLLECTION, "stored_at", retention.turns_days * _DAY_S),
+        _ttl(turns_mongo.COLLECTION, "deleted_at", _TOMBSTONE_S),
+        # Only ended turns: a live one is written with every step, and its words would be indexed each time. Only what
+        # was asked: an answer of 200 words would cost the server half as much again as the whole turn.
+        IndexSpec(
+            turns_mongo.COLLECTION,
+            "by_words",
+            (("tenant", ASCENDING), ("input.parts.text", TEXT)),
+            partial={"stored_at": {"$exists": True}, "conversation": {"$exists": True}},
+        ),
         IndexSpec(
             holds_mongo.COLLECTION,
             "by_status",
@@ -84,7 +120,10 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
         ),
         IndexSpec(holds_mongo.COLLECTION, "due", (("due_at", ASCENDING),), partial={"due_at": {"$exists": True}}),
         IndexSpec(holds_mongo.COLLECTION, "open", (("status", ASCENDING),), partial={"status": "open"}),
+        IndexSpec(holds_mongo.COLLECTION, "by_turn", (("tenant", ASCENDING), ("turn", ASCENDING))),
+        IndexSpec(holds_mongo.COLLECTION, "by_conversation", (("tenant", ASCENDING), ("conversation", ASCENDING))),
         _ttl(holds_mongo.COLLECTION, "ended_at", retention.holds_days * _DAY_S),
+        _ttl(holds_mongo.COLLECTION, "deleted_at", _TOMBSTONE_S),
         IndexSpec(
             ledger_mongo.COLLECTION,
             "unknown",
@@ -104,7 +143,22 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
             (("active_started", ASCENDING), ("active_until", ASCENDING)),
             partial={"active": {"$type": "string"}},
         ),
+        # One that was deleted has no `first`, and so is in no list.
+        IndexSpec(conversations_mongo.COLLECTION, "by_first", (("tenant", ASCENDING), ("first", DESCENDING))),
+        IndexSpec(
+            conversations_mongo.COLLECTION,
+            "by_words",
+            (("tenant", ASCENDING), ("title", TEXT)),
+            partial={"title": {"$exists": True}},
+        ),
+        IndexSpec(
+            conversations_mongo.COLLECTION,
+            "to_clear",
+            (("clear_at", ASCENDING),),
+            partial={"clear_at": {"$exists": True}},
+        ),
         _ttl(conversations_mongo.COLLECTION, "updated_at", retention.conversations_days * _DAY_S),
+        _ttl(conversations_mongo.COLLECTION, "deleted_at", _TOMBSTONE_S),
         _ttl(claims_mongo.COLLECTION, "claimed_at", retention.claims_days * _DAY_S),
         IndexSpec(
             claims_mongo.COLLECTION,
@@ -115,7 +169,32 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
         ),
         IndexSpec(keys_mongo.COLLECTION, "by_digest", (("digest", ASCENDING),), unique=True),
         IndexSpec(keys_mongo.COLLECTION, "by_tenant", (("tenant", ASCENDING), ("created_at_s", DESCENDING))),
+        IndexSpec(
+            knowledge_mongo.COLLECTION,
+            "by_name",
+            (("tenant", ASCENDING), ("base", ASCENDING), ("name", ASCENDING)),
+            unique=True,
+        ),
+        IndexSpec(knowledge_mongo.COLLECTION, "by_age", (("tenant", ASCENDING), ("_id", DESCENDING))),
+        IndexSpec(knowledge_mongo.COLLECTION, "by_edition", (("tenant", ASCENDING), ("edition", ASCENDING))),
+        IndexSpec(
+            knowledge_mongo.PASSAGES,
+            "by_edition",
+            (("tenant", ASCENDING), ("edition", ASCENDING), ("n", ASCENDING)),
+        ),
+        IndexSpec(
+            knowledge_mongo.PASSAGES,
+            "by_words",
+            (("tenant", ASCENDING), ("base", ASCENDING), ("heading", TEXT), ("text", TEXT), ("words", TEXT)),
+            language="english",
+        ),
         _ttl(blobs_mongo.COLLECTION, "expires_at", 0),
+        IndexSpec(
+            blobs_mongo.COLLECTION,
+            "by_about",
+            (("tenant", ASCENDING), ("about", ASCENDING)),
+            partial={"about": {"$exists": True}},
+        ),
         _ttl(chunks, "expires_at", 0),
         _ttl(files, "expires_at", 0),
         # What GridFS makes itself on its first upload, so that no upload waits for it.
@@ -166,14 +245,27 @@ def _model(spec: IndexSpec) -> IndexModel:
         options["expireAfterSeconds"] = spec.ttl_s
     if spec.partial is not None:
         options["partialFilterExpression"] = spec.partial
+    if _texts(spec.keys):
+        options |= {"default_language": spec.language, "language_override": _LANGUAGE_FIELD}
     return IndexModel(list(spec.keys), **options)
 
 
 def _same(spec: IndexSpec, found: Mapping[str, Any]) -> bool:
-    keys: Sequence[tuple[str, Any]] = found["key"]
     return (
-        tuple((field, int(direction)) for field, direction in keys) == spec.keys
+        _keys(found) == (tuple(key for key in spec.keys if key[1] != TEXT), _texts(spec.keys))
         and bool(found.get("unique")) == spec.unique
         and found.get("partialFilterExpression") == spec.partial
         and ("expireAfterSeconds" in found) == (spec.ttl_s is not None)
+        and (not _texts(spec.keys) or found["default_language"] == spec.language)
     )
+
+
+def _keys(found: Mapping[str, Any]) -> tuple[tuple[tuple[str, int | str], ...], frozenset[str]]:
+    """Return the fields of an index as the server tells them, and the texts: it has its own two names for those."""
+    keys: Sequence[tuple[str, Any]] = found["key"]
+    plain = tuple((field, int(kind)) for field, kind in keys if field not in ("_fts", "_ftsx"))
+    return plain, frozenset(found.get("weights", ()))
+
+
+def _texts(keys: Sequence[tuple[str, int | str]]) -> frozenset[str]:
+    return frozenset(field for field, kind in keys if kind == TEXT)

@@ -1,6 +1,6 @@
 """The memory twin of `LiveTurns`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -8,6 +8,7 @@ from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.execution_stores import Job, LiveTurn
 from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns_memory import Kept, Tombstone
 
 
 class MemoryLiveTurns:
@@ -19,13 +20,13 @@ class MemoryLiveTurns:
 
     """
 
-    def __init__(self, clock: Clock, kept: dict[str, LiveTurn | TurnRecord]) -> None:
+    def __init__(self, clock: Clock, kept: Kept) -> None:
         self._clock = clock
         self._kept = kept
         self._touched_ms: dict[str, float] = {}
 
     async def insert(self, tenant: str, turn: LiveTurn) -> bool:
-        """Store a turn, version 1; `False` when the id exists, live or ended."""
+        """Store a turn, version 1; `False` when the id exists, live, ended or erased."""
         if turn.version != 1:
             raise Bug("a turn was to be inserted as another version than its first")
         _check(tenant, turn)
@@ -50,9 +51,27 @@ class MemoryLiveTurns:
         return await self.get(tenant, turn) is None
 
     async def get(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
-        """Return the turn, live or ended."""
+        """Return the turn, live or ended; `None` also for one that was erased."""
         found = self._kept.get(turn)
-        return found if found is not None and found.tenant == tenant else None
+        return found if isinstance(found, LiveTurn | TurnRecord) and found.tenant == tenant else None
+
+    async def knows(self, tenant: str, turn: str) -> bool:
+        """Tell whether the turn is stored, or was and has been erased."""
+        found = self._kept.get(turn)
+        return found is not None and found.tenant == tenant
+
+    async def spoken(
+        self, tenant: str, conversation: str, *, up_to: int | None, limit: int
+    ) -> list[LiveTurn | TurnRecord]:
+        """Return turns that have, or had, their place in a conversation, live and ended, the latest first."""
+        seated = [
+            turn
+            for turn in self._stored()
+            if (turn.tenant, turn.conversation) == (tenant, conversation)
+            and turn.ordinal > 0
+            and (up_to is None or turn.ordinal <= up_to)
+        ]
+        return sorted(seated, key=lambda turn: turn.ordinal, reverse=True)[: max(limit, 0)]
 
     async def page(
         self,
@@ -66,7 +85,7 @@ class MemoryLiveTurns:
         """Return turns, live and ended, by id, newest first."""
         found = [
             turn
-            for turn in self._kept.values()
+            for turn in self._stored()
             if turn.tenant == tenant
             and (not statuses or turn.status in statuses)
             and (conversation is None or turn.conversation == conversation)
@@ -109,6 +128,7 @@ class MemoryLiveTurns:
         """Return live turns whose last write or `touch`, or time to be looked at, is older, oldest first."""
         before_ms = self._clock.now_ms() - idle_s * 1000
         oldest = sorted(self._touched_ms.items(), key=lambda entry: entry[1])
+        # One that was erased has left its time behind.
         found = [self._kept[turn] for turn, touched_ms in oldest if touched_ms < before_ms]
         return [turn for turn in found if isinstance(turn, LiveTurn)][:limit]
 
@@ -119,6 +139,9 @@ class MemoryLiveTurns:
             return False
         self._touch(live)
         return True
+
+    def _stored(self) -> Iterator[LiveTurn | TurnRecord]:
+        return (turn for turn in self._kept.values() if not isinstance(turn, Tombstone))
 
     def _live(self, tenant: str, turn: str) -> LiveTurn | None:
         found = self._kept.get(turn)

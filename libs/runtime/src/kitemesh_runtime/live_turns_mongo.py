@@ -31,7 +31,7 @@ from kitemesh_runtime.due_mongo import find_due
 from kitemesh_runtime.errors_mongo import duplicate
 from kitemesh_runtime.execution_stores import Job, LiveStatus, LiveTurn
 from kitemesh_runtime.stores import TurnRecord
-from kitemesh_runtime.turns_mongo import COLLECTION
+from kitemesh_runtime.turns_mongo import COLLECTION, DELETED, note_rows
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
 _LOOKED_AT: Final[Document] = {
@@ -59,7 +59,7 @@ class MongoLiveTurns:
         self._writer = writer
 
     async def insert(self, tenant: str, turn: LiveTurn) -> bool:
-        """Store a turn, version 1; `False` when the id exists, live or ended. Grouped."""
+        """Store a turn, version 1; `False` when the id exists, live, ended or erased. Grouped."""
         if turn.version != 1:
             raise Bug("a turn was to be inserted as another version than its first")
         try:
@@ -84,12 +84,26 @@ class MongoLiveTurns:
         result = await self._run(self._collection.delete_one(untouched))
         if result.deleted_count:
             return True
-        return await self._run(self._collection.find_one({"_id": turn, "tenant": tenant}, {"_id": 1})) is None
+        return await self.get(tenant, turn) is None
 
     async def get(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
-        """Return the turn, live or ended."""
+        """Return the turn, live or ended; `None` also for one that was erased."""
         document = await self._run(self._collection.find_one({"_id": turn, "tenant": tenant}))
-        return None if document is None else _decode(document)
+        return None if document is None or DELETED in document else decode_turn(document)
+
+    async def knows(self, tenant: str, turn: str) -> bool:
+        """Tell whether the turn is stored, or was and has been erased within the hour."""
+        return await self._run(self._collection.find_one({"_id": turn, "tenant": tenant}, {"_id": 1})) is not None
+
+    async def spoken(
+        self, tenant: str, conversation: str, *, up_to: int | None, limit: int
+    ) -> list[LiveTurn | TurnRecord]:
+        """Return turns that have, or had, their place in a conversation, live and ended, the latest first."""
+        if limit < 1:
+            return []
+        found = self._collection.find(seated(tenant, conversation, up_to)).sort("ordinal", DESCENDING).limit(limit)
+        turns = [read(COLLECTION, document, decode_turn) for document in await self._run(found.to_list(limit))]
+        return [turn for turn in turns if turn is not None]
 
     async def page(
         self,
@@ -108,7 +122,7 @@ class MongoLiveTurns:
             documents: list[Document] = await self._run(newest.limit(wanted).to_list(wanted))
             if documents:
                 before = documents[-1]["_id"]
-            turns = [read(COLLECTION, document, _decode) for document in documents]
+            turns = [read(COLLECTION, document, decode_turn) for document in documents]
             found += [turn for turn in turns if turn is not None]
             if len(documents) < wanted:
                 break
@@ -122,7 +136,9 @@ class MongoLiveTurns:
         """Replace the live turn of that version by the record of its end; grouped."""
         if record.tenant != tenant:
             raise Bug("a turn was to be stored for another tenant than its own")
-        encoded = encode(to_document(record))
+        document = to_document(record)
+        note_rows(document, record)
+        encoded = encode(document)
         operation = write(record.id, encoded, when=_is_at(tenant, version), dated=("stored_at",))
         await self._writer.submit(operation, size_bytes=len(encoded.raw))
 
@@ -147,7 +163,7 @@ class MongoLiveTurns:
                 return_document=ReturnDocument.AFTER,
             ),
         )
-        return await self.get(tenant, turn) if document is None else _decode(document)
+        return await self.get(tenant, turn) if document is None else decode_turn(document)
 
     async def due(self, *, idle_s: float, limit: int = 100) -> list[LiveTurn]:
         """Return live turns whose last write or `touch`, or time to be looked at, is older, oldest first."""
@@ -164,6 +180,7 @@ class MongoLiveTurns:
         # A claim looks into them, so nothing is left out.
         document["jobs"] = [asdict(job) for job in turn.jobs]
         document["live"] = True
+        note_rows(document, turn)
         document.pop("updated_at_s", None)
         dated = ["updated_at"] if turn.status == "held" else ["updated_at", "touched_at"]
         not_before: dict[str, datetime] = {}
@@ -196,6 +213,12 @@ def listed(tenant: str, statuses: Sequence[str], conversation: str | None, befor
     return match
 
 
+def seated(tenant: str, conversation: str, up_to: int | None) -> Document:
+    """Match the turns that have, or had, their place in a conversation, up to one, as their index orders them."""
+    ordinal = {"$gte": 1} if up_to is None else {"$gte": 1, "$lte": up_to}
+    return {"tenant": tenant, "conversation": conversation, "ordinal": ordinal}
+
+
 def _live(tenant: str, turn: str) -> Document:
     return {"_id": turn, "tenant": tenant, "live": True}
 
@@ -210,7 +233,13 @@ def _is_at(tenant: str, version: int) -> Document:
     }
 
 
-def _decode(document: Document) -> LiveTurn | TurnRecord:
+def decode_turn(document: Document) -> LiveTurn | TurnRecord:
+    """Read a stored turn, live or ended.
+
+    Raises:
+        Bug: It is none.
+
+    """
     return _decode_live(document) if "live" in document else from_document(document, TurnRecord)
 
 

@@ -41,6 +41,7 @@ KNOWN: Final = frozenset(
         "LOG_FORMAT",
         "LOG_LEVEL",
         "MAX_BODY_BYTES",
+        "MAX_FILE_BODY_BYTES",
         "MAX_STREAMS",
         "MAX_UNSENT_BYTES",
         "MAX_WAITING",

@@ -26,6 +26,8 @@ def ended_from(record: TurnRecord) -> TurnEnded:
         error=record.error,
         timings=record.timings,
         earlier=earlier,
+        results=last.results,
+        ended_at_ms=record.ended_at_ms,
     )
 
 
@@ -49,6 +51,7 @@ def held_from(turn: LiveTurn, hold: Hold) -> TurnEnded:
         usage=turn.usage,
         earlier=tuple(step for step in turn.steps if step.step < hold.step),
         hold=HoldRef(id=hold.id, expires_at_ms=int(hold.expires_at_s * 1000)),
+        results=last.results,
     )
 
 

@@ -4,6 +4,7 @@ Every call names the tenant, and what belongs to another tenant behaves as if it
 reached raises `Unavailable` (`store.down`). Times are the database's own clock; the twins take a `Clock`.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ from kitemesh_contracts.events import StepTimings
 
 if TYPE_CHECKING:
     from kitemesh_runtime.execution_stores import Audit, Holds, Ledger, LiveTurns
+    from kitemesh_runtime.knowledge import Knowledge
+    from kitemesh_runtime.rows import Rows
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -29,6 +32,11 @@ class Conversation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A conversation: its lock, its queue and its counters.
 
     Attributes:
+        id: Unique within the tenant: clients may choose it.
+        first: The turn that began it; lists are in the order of these.
+        model: As the request that began it named it; empty where that is not known.
+        title: For people; empty until somebody gives it one.
+        metadata: Of the client, not read here.
         active: The turn that holds the lock.
         active_until_s: When the lock may be taken away, epoch seconds of the database's clock.
         active_started: The holder's start was taken up.
@@ -49,6 +57,10 @@ class Conversation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     waiting: tuple[Waiting, ...] = ()
     turns: int = 0
     promotions: int = 0
+    first: str = ""
+    model: str = ""
+    title: str = ""
+    metadata: dict[str, str] = {}
 
 
 class Seat(NamedTuple):
@@ -56,7 +68,7 @@ class Seat(NamedTuple):
 
     Attributes:
         place: `active` (the lock is the turn's, now or already), `waiting` (queued, now or already), `full` (the queue
-            is at its bound) or `unknown` (no such conversation of this tenant).
+            is at its bound) or `unknown` (no such conversation of this tenant, or one that was deleted).
         ordinal: The turn's number within the conversation, when `active`.
 
     """
@@ -75,19 +87,36 @@ class Promoted(NamedTuple):
     n: int
 
 
+class Buried(NamedTuple):
+    """A conversation that was deleted, and of which something may be left."""
+
+    tenant: str
+    conversation: str
+
+
 class Conversations(Protocol):
-    """Conversations, each one's lock and queue."""
+    """Conversations, each one's lock and queue. One that was deleted is as if it had never been, and cannot be made."""
 
     async def create(
-        self, tenant: str, conversation: str, turn: str, *, agent: str | None, for_s: float | None = None
-    ) -> None:
-        """Insert a conversation whose lock the turn holds (ordinal 1); grouped. Twice is the same as once.
+        self,
+        tenant: str,
+        conversation: str,
+        turn: str,
+        *,
+        agent: str | None,
+        model: str = "",
+        for_s: float | None = None,
+    ) -> bool:
+        """Insert a conversation whose lock the turn holds (ordinal 1), unless it exists; tell whether; grouped.
+
+        `False` may also mean that an earlier try of the same caller did it, or that it was deleted: `take` tells.
 
         Args:
             tenant: The conversation's.
             conversation: Its id.
             turn: Who holds the lock.
             agent: Whom it is with.
+            model: As the request names it.
             for_s: How long the lock holds if nobody renews it; `None`: 30 s.
 
         """
@@ -131,6 +160,56 @@ class Conversations(Protocol):
     async def sweep(self, *, limit: int = 100) -> list[Promoted]:
         """Free locks that ran out and promote who waits; repeat promotions not taken up for 5 s. Over all tenants."""
 
+    async def page(self, tenant: str, *, before: str | None, limit: int) -> list[Conversation]:
+        """Return conversations, those begun last first.
+
+        Args:
+            tenant: Whose they are.
+            before: `Conversation.first` of the last one seen.
+            limit: How many.
+
+        """
+
+    async def search(self, tenant: str, words: Sequence[str], *, before: str | None, limit: int) -> list[Conversation]:
+        """Return conversations in whose title, or in one ended question, each word is, those begun last first.
+
+        Case and accents do not count. Of words that are everywhere only the likeliest places are looked at.
+
+        Args:
+            tenant: Whose they are.
+            words: Letters and digits.
+            before: As for `page`.
+            limit: How many.
+
+        """
+
+    async def change(
+        self, tenant: str, conversation: str, *, title: str | None = None, metadata: dict[str, str] | None = None
+    ) -> Conversation | None:
+        """Set what is given and return the conversation; `None` when there is none."""
+
+    async def delete(self, tenant: str, conversation: str, *, also_unknown: bool = False) -> Conversation | None:
+        """Delete a conversation and return what it was; again, within the hour, an empty one.
+
+        Its turns are not touched; the lock is nobody's from then on, and nobody waits. For an hour nothing brings it
+        back.
+
+        Args:
+            tenant: Whose it is.
+            conversation: Its id.
+            also_unknown: It has turns, so it may be about to be made.
+
+        """
+
+    async def buried(self, *, limit: int = 100) -> list[Buried]:
+        """Return conversations deleted within the hour that are to be cleared, of all tenants.
+
+        First 5 s after they were deleted, then after every `cleared`.
+        """
+
+    async def cleared(self, tenant: str, conversation: str) -> None:
+        """Note that nothing was left of a deleted conversation: it is looked at again in five minutes."""
+
 
 class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A turn as it is stored when it ends.
@@ -145,6 +224,7 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
             of `steps`.
         steps: The steps that called tools, in order; the last may be the one that `answer` is of.
         accepted_at_ms: Epoch milliseconds on the gateway's clock.
+        prompt: As `StartTurn` has it, and so `message`, `row` and `details`.
 
     """
 
@@ -173,13 +253,33 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     include_usage: bool = False
     attempt: int = 0
     last: int = 0
+    prompt: str | None = None
+    message: str = ""
+    row: int = 0
+    details: str = ""
+
+
+class Erased(NamedTuple):
+    """What a turn leaves behind that is no part of it.
+
+    Attributes:
+        message: The client's id of its message.
+        blobs: That its messages and results name.
+        rows: How many rows of its agent's history it was.
+
+    """
+
+    turn: str
+    message: str = ""
+    blobs: tuple[str, ...] = ()
+    rows: int = 0
 
 
 class Turns(Protocol):
     """Turns that have ended."""
 
     async def put(self, tenant: str, record: TurnRecord) -> None:
-        """Store an ended turn; grouped. The first one stored under an id stays.
+        """Store an ended turn; grouped. The first one stored under an id stays, also where it was erased since.
 
         Raises:
             Conflict: The turn is stored and has not ended, so that only `LiveTurns.finish` may end it (`store.stale`),
@@ -193,7 +293,27 @@ class Turns(Protocol):
     async def recent(self, tenant: str, conversation: str, *, limit: int) -> list[TurnRecord]:
         """Return the newest `limit` turns in which a model said or did something, oldest first."""
 
+    async def erase(
+        self, tenant: str, *, conversation: str | None = None, agent: str | None = None, limit: int = 500
+    ) -> list[Erased]:
+        """Empty turns, live and ended, and return what they leave, at most `limit` at once.
 
+        For an hour nothing is written to them and nothing has their ids, then they are gone.
+
+        Args:
+            tenant: Whose they are.
+            conversation: Those of a conversation.
+            agent: Only those of an agent that have rows and have ended; of the conversation, if one is given.
+            limit: How many at the most.
+
+        """
+
+    async def bury(self, tenant: str, turn: str) -> None:
+        """Have a turn count as erased that is not stored so far; one that is stored stays."""
+
+
+MESSAGE_CLAIMS: Final = "message"
+"""The kind of the claims of clients' message ids."""
 KEY_CLAIMS: Final = "idem-"
 """How the kinds of claims of idempotency keys begin: they run out soon, and are kept for a day."""
 
@@ -281,11 +401,23 @@ class Keys(Protocol):
 class Blobs(Protocol):
     """Bytes too large to travel or to embed."""
 
-    async def put(self, tenant: str, data: bytes, *, keep_s: float) -> str:
-        """Store the bytes for at least `keep_s` seconds and return their id."""
+    async def put(self, tenant: str, data: bytes, *, keep_s: float, about: str = "", name: str | None = None) -> str:
+        """Store the bytes for at least `keep_s` seconds and return their id.
+
+        Args:
+            tenant: Whose they are.
+            data: The bytes.
+            keep_s: How long; a `name` that is stored again is kept for so long from then.
+            about: What they belong to, for `forget`: a conversation, or a turn that has none.
+            name: Their id, made of the tenant and the bytes: the same bytes are stored once. `None`: a new one.
+
+        """
 
     async def get(self, tenant: str, blob: str) -> bytes | None:
         """Return the bytes, or `None`."""
+
+    async def forget(self, tenant: str, about: str, blobs: Sequence[str] = ()) -> None:
+        """Remove what belongs to `about`, and the blobs named besides."""
 
 
 class Stores(NamedTuple):
@@ -300,3 +432,5 @@ class Stores(NamedTuple):
     holds: "Holds"
     ledger: "Ledger"
     audit: "Audit"
+    rows: "Rows"
+    knowledge: "Knowledge"

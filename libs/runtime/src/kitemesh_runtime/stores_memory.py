@@ -5,22 +5,23 @@ from kitemesh_runtime.blobs_memory import MemoryBlobs
 from kitemesh_runtime.claims_memory import MemoryClaims
 from kitemesh_runtime.clock import Clock, SystemClock
 from kitemesh_runtime.conversations_memory import MemoryConversations
-from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.holds_memory import MemoryHolds
 from kitemesh_runtime.keys_memory import MemoryKeys
+from kitemesh_runtime.knowledge_memory import MemoryKnowledge
 from kitemesh_runtime.ledger_memory import MemoryLedger
 from kitemesh_runtime.live_turns_memory import MemoryLiveTurns
-from kitemesh_runtime.stores import Stores, TurnRecord
-from kitemesh_runtime.turns_memory import MemoryTurns
+from kitemesh_runtime.rows_memory import MemoryRows
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns_memory import Kept, MemoryTurns
 
 
 def memory_stores(clock: Clock | None = None) -> Stores:
     """Build empty stores on one clock, the machine's by default."""
     clock = clock or SystemClock()
-    kept: dict[str, LiveTurn | TurnRecord] = {}
+    kept: Kept = {}
     live_turns = MemoryLiveTurns(clock, kept)
     return Stores(
-        conversations=MemoryConversations(clock),
+        conversations=MemoryConversations(clock, kept),
         turns=MemoryTurns(kept),
         claims=MemoryClaims(clock, live_turns),
         keys=MemoryKeys(clock),
@@ -29,4 +30,6 @@ def memory_stores(clock: Clock | None = None) -> Stores:
         holds=MemoryHolds(clock),
         ledger=MemoryLedger(clock),
         audit=MemoryAudit(clock),
+        rows=MemoryRows(kept),
+        knowledge=MemoryKnowledge(clock),
     )

@@ -13,8 +13,10 @@ from kitemesh_runtime.conversations_mongo import MongoConversations
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.holds_mongo import MongoHolds
 from kitemesh_runtime.keys_mongo import MongoKeys
+from kitemesh_runtime.knowledge_mongo import MongoKnowledge
 from kitemesh_runtime.ledger_mongo import MongoLedger
 from kitemesh_runtime.live_turns_mongo import MongoLiveTurns
+from kitemesh_runtime.rows_mongo import MongoRows
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.turns_mongo import MongoTurns
 from kitemesh_runtime.writer_mongo import GroupedWriter
@@ -53,4 +55,6 @@ async def open_stores(database: Database, clock: Clock | None = None) -> AsyncIt
             holds=MongoHolds(database),
             ledger=MongoLedger(database, ledger),
             audit=MongoAudit(database, audit),
+            rows=MongoRows(database),
+            knowledge=MongoKnowledge(database, clock),
         )

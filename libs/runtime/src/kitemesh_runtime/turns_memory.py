@@ -1,8 +1,26 @@
-"""The memory twin of `Turns`."""
+"""The memory twin of `Turns`, and the words that a turn says."""
 
+import re
+import unicodedata
+from typing import Final, NamedTuple
+
+from kitemesh_contracts.content import FilePart, Message, UserMessage, files_of, user_text
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.rows import rows_of
+from kitemesh_runtime.stores import Erased, TurnRecord
+
+_WORD: Final = re.compile(r"\w+")
+
+
+class Tombstone(NamedTuple):
+    """Stands where a turn was, and keeps it from being stored again."""
+
+    tenant: str
+
+
+Kept = dict[str, LiveTurn | TurnRecord | Tombstone]
+"""Turns by id."""
 
 
 class MemoryTurns:
@@ -13,7 +31,7 @@ class MemoryTurns:
 
     """
 
-    def __init__(self, kept: dict[str, LiveTurn | TurnRecord]) -> None:
+    def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
     async def put(self, tenant: str, record: TurnRecord) -> None:
@@ -41,3 +59,46 @@ class MemoryTurns:
             and (record.answer is not None or record.steps)
         ]
         return sorted(answered, key=lambda record: record.ordinal)[-limit:] if limit > 0 else []
+
+    async def erase(
+        self, tenant: str, *, conversation: str | None = None, agent: str | None = None, limit: int = 500
+    ) -> list[Erased]:
+        """Empty turns, live and ended, and return what they leave."""
+        if conversation is None and agent is None:
+            raise Bug("turns are erased of a conversation or of an agent")
+        found = [
+            turn
+            for turn in self._kept.values()
+            if not isinstance(turn, Tombstone)
+            and turn.tenant == tenant
+            and (conversation is None or turn.conversation == conversation)
+            and (agent is None or (turn.agent == agent and turn.row > 0 and isinstance(turn, TurnRecord)))
+        ][:limit]
+        for turn in found:
+            self._kept[turn.id] = Tombstone(tenant)
+        return [Erased(turn.id, turn.message, _blobs_of(turn), len(rows_of(turn))) for turn in found]
+
+    async def bury(self, tenant: str, turn: str) -> None:
+        """Have a turn count as erased that is not stored so far; one that is stored stays."""
+        self._kept.setdefault(turn, Tombstone(tenant))
+
+
+def words_in(text: str) -> set[str]:
+    """Return the words of a text, without case and accents."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return set(_WORD.findall("".join(each for each in plain if not unicodedata.combining(each))))
+
+
+def words_of(record: TurnRecord) -> set[str]:
+    """Return the words that the user said in a turn."""
+    return words_in(" ".join(user_text(message) for message in record.input if isinstance(message, UserMessage)))
+
+
+def _blobs_of(turn: LiveTurn | TurnRecord) -> tuple[str, ...]:
+    results = [result.blob for step in turn.steps for result in step.results]
+    files = [file.blob for message in turn.input for file in _files(message)]
+    return tuple(blob for blob in (*files, *results) if blob is not None)
+
+
+def _files(message: Message) -> tuple[FilePart, ...]:
+    return files_of(message) if isinstance(message, UserMessage) else ()

@@ -1,22 +1,29 @@
 """Ended turns in MongoDB: one document a turn, its messages embedded, inserted in groups.
 
 The document is the record itself with `id` as `_id`, and `stored_at` for retention. The collection also holds the
-turns that have not ended, which `live_turns_mongo` writes and which are marked `live`.
+turns that have not ended, which `live_turns_mongo` writes and which are marked `live`, and, for an hour, what keeps a
+turn that was erased from being written again: its `_id` and its tenant, marked `deleted`.
 """
 
+import uuid
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from pymongo import DESCENDING, InsertOne
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.documents_mongo import encode, from_document, to_document
+from kitemesh_runtime.documents_mongo import ABSENT, Document, Pipeline, encode, from_document, literal, to_document
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.rows import rows_of
+from kitemesh_runtime.stores import Erased, TurnRecord
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
 COLLECTION: Final = "turns"
+DELETED: Final = "deleted"
+_ENDED: Final[Document] = {"live": None, DELETED: None}
+_LEFT_BEHIND: Final[Document] = {"message": 1, "rows": 1, "input.parts.blob": 1, "steps.results.blob": 1}
 
 
 class MongoTurns:
@@ -39,6 +46,7 @@ class MongoTurns:
         if record.tenant != tenant:
             raise Bug("a turn was to be stored for another tenant than its own")
         document = to_document(record)
+        note_rows(document, record)
         document["stored_at"] = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
         encoded = encode(document)
         try:
@@ -52,7 +60,7 @@ class MongoTurns:
 
     async def get(self, tenant: str, turn: str) -> TurnRecord | None:
         """Return the turn, or `None`."""
-        document = await self._run(self._collection.find_one({"_id": turn, "tenant": tenant, "live": None}))
+        document = await self._run(self._collection.find_one({"_id": turn, "tenant": tenant, **_ENDED}))
         return None if document is None else from_document(document, TurnRecord)
 
     async def recent(self, tenant: str, conversation: str, *, limit: int) -> list[TurnRecord]:
@@ -64,3 +72,52 @@ class MongoTurns:
         newest = self._collection.find(answered).sort("ordinal", DESCENDING).limit(limit)
         documents = await self._run(newest.to_list(limit))
         return [from_document(document, TurnRecord) for document in reversed(documents)]
+
+    async def erase(
+        self, tenant: str, *, conversation: str | None = None, agent: str | None = None, limit: int = 500
+    ) -> list[Erased]:
+        """Empty turns, live and ended, and return what they leave."""
+        if conversation is None and agent is None:
+            raise Bug("turns are erased of a conversation or of an agent")
+        match: Document = {"tenant": tenant, DELETED: None}
+        if conversation is not None:
+            match["conversation"] = conversation
+        if agent is not None:
+            match |= {"agent": agent, "rows": {"$gte": 0}, "live": None}
+        found = await self._run(self._collection.find(match, _LEFT_BEHIND).limit(limit).to_list(limit))
+        if found:
+            named = {**match, "_id": {"$in": [document["_id"] for document in found]}}
+            mine = uuid.uuid4().hex if agent is not None else ""
+            done = await self._run(self._collection.update_many(named, _tombstone(tenant, mine)))
+            if mine and done.modified_count < len(found):
+                # Somebody else erased some of them in between: each is one's only.
+                mine_only = {"_id": named["_id"], "tenant": tenant, "by": mine}
+                erased = await self._run(self._collection.find(mine_only, {"_id": 1}).to_list(None))
+                ids = {document["_id"] for document in erased}
+                found = [document for document in found if document["_id"] in ids]
+        return [
+            Erased(document["_id"], document.get("message", ""), _blobs_in(document), document.get("rows", 0))
+            for document in found
+        ]
+
+    async def bury(self, tenant: str, turn: str) -> None:
+        """Have a turn count as erased that is not stored so far; one that is stored stays."""
+        if_absent: Any = [{"$replaceWith": {"$cond": [ABSENT, _tombstone(tenant)[0]["$replaceWith"], "$$ROOT"]}}]
+        await self._run(self._collection.update_one({"_id": turn}, if_absent, upsert=True))
+
+
+def note_rows(document: Document, turn: LiveTurn | TurnRecord) -> None:
+    """Note how many rows a turn is shown as, where it is shown as rows: they are counted and found by that."""
+    if turn.row:
+        document["rows"] = len(rows_of(turn))
+
+
+def _tombstone(tenant: str, by: str = "") -> Pipeline:
+    left = {"_id": "$_id", "tenant": literal(tenant), DELETED: True, "deleted_at": "$$NOW"}
+    return [{"$replaceWith": {**left, "by": by} if by else left}]
+
+
+def _blobs_in(document: Document) -> tuple[str, ...]:
+    files = [part for message in document.get("input", ()) for part in message.get("parts", ())]
+    results = [result for step in document.get("steps", ()) for result in step.get("results", ())]
+    return tuple(each["blob"] for each in (*files, *results) if each.get("blob") is not None)

@@ -1,0 +1,46 @@
+"""Documents that an earlier release wrote under names which are others now, and the calls that move them.
+
+`kitemesh bootstrap` runs them before the services of this release are started; again they find nothing. A document that
+was written anew meanwhile stays, and the old one goes.
+"""
+
+from typing import Final
+
+from kitemesh_contracts.errors import Conflict
+from kitemesh_contracts.ids import uuid7
+from kitemesh_runtime import conversations_mongo
+from kitemesh_runtime.conversation_updates_mongo import Document, name_of, read_conversation
+from kitemesh_runtime.driver_mongo import Database
+
+PAGE: Final = 500
+_MS: Final = 1000
+_OLDEST: Final = bytes(10)
+"""Stands for the randomness of an id, where only its time is wanted."""
+
+
+async def move_conversations(database: Database) -> int:
+    """Give conversations the names that begin with their tenants, and a place in lists; return how many were moved.
+
+    Raises:
+        Unavailable: The store does not answer; again it does what is left.
+
+    """
+    collection = database.collection(conversations_mongo.COLLECTION)
+    moved = 0
+    while True:
+        old: list[Document] = await database.run(
+            collection.find({"_id": {"$not": {"$regex": ":"}}, "tenant": {"$type": "string"}}).limit(PAGE).to_list(PAGE)
+        )
+        for document in old:
+            named = {**document, "_id": name_of(document["tenant"], document["_id"])}
+            created_ms = round(read_conversation(document).created_at_s * _MS)
+            # Turns that began conversations are in the order of their time, and so is this.
+            named.setdefault("first", uuid7(created_ms, _OLDEST))
+            try:
+                await database.run(collection.insert_one(named))
+            except Conflict:
+                moved -= 1
+            await database.run(collection.delete_one({"_id": document["_id"]}))
+        moved += len(old)
+        if len(old) < PAGE:
+            return moved
