@@ -19,6 +19,7 @@ from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_contracts.events import Event
 from kitemesh_contracts.headers import MSG_ID, job_msg_id
 from kitemesh_model_runner.fence import Fence
+from kitemesh_model_runner.files import Files
 from kitemesh_model_runner.provider import Provider
 from kitemesh_model_runner.provider_openai import OpenAIEndpoint
 from kitemesh_model_runner.provider_scripted import ScriptedModel
@@ -266,7 +267,7 @@ async def running(
 
         routing = Routing(FixedCatalog(upstream, models), build)  # type: ignore[arg-type]  # only read and listened to
         fence = Fence(live_turns, pool=pool)
-        runner = Runner(bus=bus, parcels=parcels, routing=routing, clock=clock, fence=fence)
+        runner = Runner(bus=bus, parcels=parcels, routing=routing, clock=clock, fence=fence, files=Files(blobs))
         worker = Worker(
             bus,
             topology.MODEL,

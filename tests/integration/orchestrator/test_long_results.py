@@ -56,7 +56,7 @@ async def test_of_a_history_no_more_is_fetched_than_the_window_shows(rig: Rig, m
             steps=(Step(step=1, calls=calls, results=results),),
         )
         await rig.stores.turns.put("acme", record)
-    rig.stores.conversations._kept[conversation].turns = 11  # type: ignore[attr-defined]
+    rig.stores.conversations._kept["acme", conversation].turns = 11  # type: ignore[attr-defined]
     fetches = Fetches(rig, monkeypatch)
     await rig.start(start("again", conversation=conversation))
     job = await rig.job()

@@ -7,12 +7,21 @@ import msgspec
 import pytest
 
 from kitemesh_contracts import codec
-from kitemesh_contracts.commands import Generate
-from kitemesh_contracts.content import TextPart, Usage, UserMessage
-from kitemesh_contracts.deltas import Frame, ReasoningDelta, TextDelta
-from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
+from kitemesh_contracts.commands import Generate, Mark
+from kitemesh_contracts.content import (
+    Alternative,
+    CallResult,
+    Logprob,
+    TextPart,
+    TopLogprob,
+    Usage,
+    UserMessage,
+)
+from kitemesh_contracts.deltas import RESULT_SHOWN_CHARS, Frame, ReasoningDelta, TextDelta, result_delta
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo, ProviderFailed, Unavailable
 from kitemesh_contracts.events import StepTimings
 from kitemesh_contracts.topology import WORKER_ACK_WAIT_S, WORKER_HEARTBEAT_S
+from kitemesh_model_runner import attempt as attempt_module
 from kitemesh_model_runner.attempt import Attempt
 from kitemesh_model_runner.fence import Lost
 from kitemesh_model_runner.lease import PAUSE_S, Lease, Outdated, Standstill
@@ -208,3 +217,51 @@ async def test_a_classic_attempt_is_never_asked_for(scene: Scene) -> None:
     scene.clock.now_s += 10 * PAUSE_S
     await attempt.take((TextDelta(text="a"),))
     assert len(scene.bus.frames) == 1
+
+
+async def test_what_came_of_calls_is_told_before_anything_is_said_and_is_no_first_token(scene: Scene) -> None:
+    error = ErrorInfo(code=ErrorCode.TOOL_DENIED, message="no")
+    results = (CallResult(call="a", text="x" * (RESULT_SHOWN_CHARS + 1)), CallResult(call="b", error=error))
+    job = msgspec.structs.replace(JOB, results=results, after=Mark(step=1, attempt=1, n=3))
+    attempt = Attempt(scene.bus, scene.clock, job, number=2, queued_ms=0.0)  # type: ignore[arg-type]  # as above
+    await attempt.tell_results()
+    assert attempt.first_token_s is None
+    await attempt.take((TextDelta(text="so"),))
+    assert scene.bus.frames == [
+        Frame(
+            n=1,
+            offset=0,
+            items=tuple(map(result_delta, results)),
+            after=Mark(step=1, attempt=1, n=3),
+        ),
+        Frame(n=2, offset=0, items=(TextDelta(text="so"),)),
+    ]
+    assert attempt.generated(Generated("stop", None)).text == "so"
+
+
+async def test_after_a_standstill_results_are_told_only_by_who_still_has_the_job(scene: Scene) -> None:
+    scene.fence.lost_to = "over"
+    scene.clock.now_s += PAUSE_S + 0.1
+    await scene.attempt.tell_results()
+    scene.attempt.job = msgspec.structs.replace(JOB, results=(CallResult(call="a"),))  # type: ignore[misc]  # a test
+    with pytest.raises(Outdated):
+        await scene.attempt.tell_results()
+    assert scene.bus.frames == []
+
+
+async def test_further_choices_and_how_likely_tokens_were_are_in_the_result(scene: Scene) -> None:
+    one, two = (Logprob(token=token, logprob=-0.5) for token in ("a", "b"))
+    await scene.attempt.take((TextDelta(text="a", logprobs=(one,)), TextDelta(text="", logprobs=(two,))))
+    others = (Alternative(index=1, finish="stop", text="12345678", reasoning="1234"),)
+    event = scene.attempt.generated(Generated("stop", None, alternatives=others))
+    assert event.alternatives == others
+    assert event.logprobs == (one, two)
+    assert event.usage == Usage(input_tokens=2, output_tokens=4, reasoning_tokens=1)
+
+
+async def test_nobody_needs_to_be_told_of_that_many_tokens(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt_module, "MAX_LOGPROBS", 2)
+    likely = Logprob(token="a", logprob=-0.5, top=(TopLogprob(token="b", logprob=-1.0),))
+    await scene.attempt.take((TextDelta(text="a", logprobs=(likely,)),))
+    with pytest.raises(ProviderFailed):
+        await scene.attempt.take((TextDelta(text="a", logprobs=(likely,)),))

@@ -3,8 +3,17 @@ import pytest
 
 from kitemesh_contracts import codec
 from kitemesh_contracts.commands import Generate, Mark
-from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta
-from kitemesh_contracts.errors import ErrorCode, Unavailable
+from kitemesh_contracts.content import Logprob, TopLogprob
+from kitemesh_contracts.deltas import (
+    RESULT_SHOWN_CHARS,
+    CallDelta,
+    Delta,
+    Frame,
+    ReasoningDelta,
+    ResultDelta,
+    TextDelta,
+)
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_contracts.subjects import OUT_BLOCK
 from kitemesh_model_runner.coalesce import FRAME_MAX_CHARACTERS, KEEPALIVE_TICKS, Frames
 
@@ -129,6 +138,33 @@ def test_what_is_too_much_for_one_frame_is_shared_out(bus: FakeBus, character: s
         assert frame.items
         assert frame.offset == offset
         offset += sum(len(item.text) for item in frame.items if isinstance(item, TextDelta))
+
+
+def test_what_came_of_calls_is_never_cut_and_an_error_without_words_is_not_lost(bus: FakeBus) -> None:
+    frames = frames_on(bus)
+    error = ErrorInfo(code=ErrorCode.TOOL_DENIED, message="no")
+    results = [ResultDelta(call=str(n), text="x" * RESULT_SHOWN_CHARS) for n in range(5)]
+    frames.put([*results, ResultDelta(call="denied", error=error)])
+    assert [item for frame in bus.frames for item in frame.items] == [
+        *results,
+        ResultDelta(call="denied", error=error),
+    ]
+    assert len(bus.frames) > 1
+    assert {frame.offset for frame in bus.frames} == {0}
+
+
+def test_how_likely_tokens_were_is_shared_out_with_the_text(bus: FakeBus) -> None:
+    top = tuple(TopLogprob(token="t" * 50, logprob=-1.0, bytes=(255,) * 50) for _ in range(20))
+    logprobs = tuple(Logprob(token=f"{n} ", logprob=-0.5, top=top) for n in range(500))
+    said = TextDelta(text="".join(each.token for each in logprobs), logprobs=logprobs)
+    frames = frames_on(bus)
+    frames.put([said, TextDelta(text="end", logprobs=logprobs[:1])])
+    items = [item for frame in bus.frames for item in frame.items if isinstance(item, TextDelta)]
+    assert "".join(item.text for item in items) == said.text + "end"
+    assert tuple(each for item in items for each in item.logprobs) == logprobs + logprobs[:1]
+    assert items[-1] == TextDelta(text="end", logprobs=logprobs[:1])
+    assert all(len(payload) < MAX_PAYLOAD_BYTES / 2 for _, payload in bus.published)
+    assert all(frame.items for frame in bus.frames)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from kitemesh_contracts import subjects
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import Generate
-from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta
+from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, ResultDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_contracts.subjects import OUT_BLOCK
 from kitemesh_contracts.topology import OUT
@@ -117,6 +117,14 @@ async def test_where_a_call_was_begun_nothing_is_continued(captured: Captured) -
     captured.keep(2, 1, text("a"))
     captured.keep(2, 2, CallDelta(index=0, name="f"))
     assert await read(captured, 3) == ()
+
+
+async def test_what_came_of_calls_is_told_by_each_attempt_itself_and_is_no_beginning(captured: Captured) -> None:
+    captured.keep(1, 1, ResultDelta(call="c", text="42"))
+    captured.keep(1, 2, text("a"))
+    captured.keep(2, 1, ResultDelta(call="c", text="42"))
+    assert await read(captured, 2) == (text("a"),)
+    assert await read(captured, 3) == (text("a"),)
 
 
 @pytest.mark.parametrize("payload", [b'{"type":"frame.v9"}', b"{", encode(msgspec.Raw(b'{"type":"parcel"}'))])

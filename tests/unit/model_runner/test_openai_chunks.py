@@ -3,17 +3,13 @@ from typing import Any
 
 import pytest
 
-from kitemesh_contracts.content import ToolCall, Usage
+from kitemesh_contracts.content import Alternative, Logprob, ToolCall, TopLogprob, Usage
 from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
 from kitemesh_contracts.ids import call_id
-from kitemesh_model_runner.openai_chunks import (
-    MAX_CALLS,
-    MAX_COUNT,
-    MAX_NAME,
-    AnswerReader,
-    ChunkRefused,
-    ErrorReported,
-)
+from kitemesh_model_runner import openai_chunks
+from kitemesh_model_runner.openai_choices import MAX_CALLS, MAX_NAME, ErrorReported
+from kitemesh_model_runner.openai_chunks import MAX_COUNT, AnswerReader
+from kitemesh_model_runner.openai_logprobs import ChunkRefused
 
 IDS = [call_id("t", 2, place) for place in range(3)]
 
@@ -244,3 +240,79 @@ def test_what_came_before_a_failure_is_kept() -> None:
     with pytest.raises(ChunkRefused):
         AnswerReader("t", 2).read([chunk({"content": "x"}), b"garbage"], deltas)
     assert deltas == [TextDelta(text="x")]
+
+
+def choice(index: int, delta: dict[str, Any] | None = None, finish: str | None = None, **more: Any) -> bytes:
+    return json.dumps({"choices": [{"index": index, "delta": delta or {}, "finish_reason": finish, **more}]}).encode()
+
+
+def test_further_choices_are_kept_until_the_end_each_with_its_own_calls() -> None:
+    reader = AnswerReader("t", 2, choices=3)
+    deltas: list[Delta] = []
+    reader.read([choice(1, {"content": "b"}), choice(0, {"content": "a"}), choice(2, piece(index=0, name="f"))], deltas)
+    assert deltas == [TextDelta(text="a")]
+    reader.read([choice(0, finish="stop"), choice(1, {"reasoning": "hm", "content": "c"}, "length")], deltas)
+    assert not reader.is_whole
+    reader.read([choice(2, finish="stop"), choice(7, {"content": "unasked"})], deltas)
+    assert reader.is_whole
+    assert reader.alternatives() == (
+        Alternative(index=1, finish="length", text="bc", reasoning="hm"),
+        Alternative(
+            index=2,
+            finish="tool_calls",
+            calls=(ToolCall(id=call_id("t", 2, 2 * MAX_CALLS), name="f", arguments="{}"),),
+        ),
+    )
+    assert reader.result() == ("stop", ())
+
+
+def test_one_answer_is_whole_with_its_own_end() -> None:
+    reader, _ = read(chunk(finish="stop"))
+    assert reader.is_whole
+    assert reader.alternatives() == ()
+
+
+def test_further_choices_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_chunks, "MAX_OTHERS", 100)
+    reader = AnswerReader("t", 2, choices=2)
+    with pytest.raises(ChunkRefused):
+        reader.read([choice(1, {"content": "x" * 60})] * 2, [])
+
+
+TOKEN = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": [{"token": "Ho", "logprob": -1.5}]}
+LIKELY = Logprob(token="Hi", logprob=-0.5, bytes=(72, 105), top=(TopLogprob(token="Ho", logprob=-1.5),))
+
+
+@pytest.mark.parametrize(
+    ("delta", "logprobs", "expected"),
+    [
+        ({"content": "Hi"}, {"content": [TOKEN]}, [TextDelta(text="Hi", logprobs=(LIKELY,))]),
+        ({"refusal": "Hi"}, {"refusal": [TOKEN]}, [TextDelta(text="Hi", logprobs=(LIKELY,))]),
+        ({}, {"content": [TOKEN]}, [TextDelta(text="", logprobs=(LIKELY,))]),
+        ({"content": "Hi"}, None, [TextDelta(text="Hi")]),
+        ({"content": "Hi"}, {"content": None, "tokens": ["Hi"]}, [TextDelta(text="Hi")]),
+    ],
+)
+def test_how_likely_the_tokens_were_comes_with_their_text(
+    delta: dict[str, Any], logprobs: object, expected: list[Delta]
+) -> None:
+    reader = AnswerReader("t", 2, logprobs=True)
+    deltas: list[Delta] = []
+    reader.read([choice(0, delta, logprobs=logprobs)], deltas)
+    assert deltas == expected
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"content": [{**TOKEN, "token": "x" * 2000}]},
+        {"content": [{**TOKEN, "top_logprobs": [{"token": "o", "logprob": -1}] * 33}]},
+        {"content": [{**TOKEN, "logprob": "likely"}]},
+        {"content": 7},
+    ],
+)
+def test_what_is_no_such_thing_is_refused_only_where_it_was_asked_for(logprobs: object) -> None:
+    event = choice(0, {"content": "Hi"}, logprobs=logprobs)
+    with pytest.raises(ChunkRefused):
+        AnswerReader("t", 2, logprobs=True).read([event], [])
+    assert read(event)[1] == [TextDelta(text="Hi")]

@@ -6,7 +6,9 @@ from msgspec import Raw
 
 from kitemesh_contracts.content import (
     AssistantMessage,
+    FilePart,
     Message,
+    ResponseFormat,
     Sampling,
     SystemMessage,
     TextPart,
@@ -58,6 +60,10 @@ def test_every_choice_of_the_caller_is_passed_on() -> None:
         logit_bias={"50256": -100},
         reasoning_effort="low",
         user="u",
+        choices=3,
+        logprobs=True,
+        top_logprobs=0,
+        response_format=ResponseFormat(kind="json_object"),
     )
     body = json.loads(render("m", [], sampling))
     for key in ("model", "messages", "stream", "stream_options"):
@@ -73,7 +79,69 @@ def test_every_choice_of_the_caller_is_passed_on() -> None:
         "logit_bias": {"50256": -100},
         "reasoning_effort": "low",
         "user": "u",
+        "n": 3,
+        "logprobs": True,
+        "top_logprobs": 0,
+        "response_format": {"type": "json_object"},
     }
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"), [(Raw(b'{"type":"object"}'), {"schema": {"type": "object"}}), (Raw(b"null"), {})]
+)
+def test_a_schema_for_the_answer_is_passed_on_as_it_is(schema: Raw, told: dict[str, Any]) -> None:
+    form = ResponseFormat(kind="json_schema", name="x", description="An x.", schema=schema, strict=False)
+    body = json.loads(render("m", [], Sampling(response_format=form)))
+    assert body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "description": "An x.", "strict": False, **told},
+    }
+
+
+PNG = FilePart(media_type="image/png", name="a.png", blob="b-1", size=6, detail="low")
+PDF = FilePart(media_type="application/pdf", name="a.pdf", blob="b-2", size=4)
+TXT = FilePart(media_type="text/plain", blob="b-3", size=5)
+FILES = {"b-1": b"pixels", "b-2": b"%PDF", "b-3": b"h\xffllo"}
+
+
+@pytest.mark.requirement("provider:files")
+@pytest.mark.parametrize(
+    ("part", "wire"),
+    [
+        (PNG, {"type": "image_url", "image_url": {"url": "data:image/png;base64,cGl4ZWxz", "detail": "low"}}),
+        (
+            FilePart(media_type="", url="https://example.org/b"),
+            {"type": "image_url", "image_url": {"url": "https://example.org/b"}},
+        ),
+        (
+            PDF,
+            {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}},
+        ),
+        (
+            FilePart(media_type="application/pdf", url="https://example.org/a.pdf"),
+            {"type": "file", "file": {"filename": "file", "file_data": "https://example.org/a.pdf"}},
+        ),
+        (TXT, {"type": "text", "text": "The file file:\nh\ufffdllo"}),
+    ],
+)
+def test_a_file_goes_as_endpoints_take_it(part: FilePart, wire: dict[str, Any]) -> None:
+    message = UserMessage(parts=(TextPart(text="What is this?"), part))
+    body = json.loads(render("m", [message], Sampling(), files=FILES))
+    assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, wire]}]
+
+
+def test_what_was_thought_between_calls_since_the_user_spoke_is_given_back_where_it_is_known() -> None:
+    messages: list[Message] = [
+        user("q"),
+        AssistantMessage(reasoning="old", calls=(call("x"),)),
+        user("and?"),
+        AssistantMessage(reasoning="new", calls=(call("y"),)),
+        AssistantMessage(text="said", reasoning="of an answer"),
+    ]
+    body = json.loads(render("m", messages, Sampling(), reasoning=True))
+    thoughts = [each.get("reasoning_content") for each in body["messages"] if each["role"] == "assistant"]
+    assert thoughts == [None, "new", None]
+    assert "reasoning_content" not in render("m", messages, Sampling()).decode()
 
 
 @pytest.mark.requirement("completions:newer-bound-wins")

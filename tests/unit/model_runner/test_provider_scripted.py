@@ -1,10 +1,24 @@
 import asyncio
+import hashlib
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from msgspec import Raw
 
-from kitemesh_contracts.content import Sampling, TextPart, ToolCall, ToolSpec, Usage, UserMessage
+from kitemesh_contracts.content import (
+    Alternative,
+    FilePart,
+    Logprob,
+    ResponseFormat,
+    Sampling,
+    TextPart,
+    ToolCall,
+    ToolSpec,
+    Usage,
+    UserMessage,
+)
 from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ProviderFailed
 from kitemesh_contracts.ids import call_id
@@ -168,3 +182,66 @@ async def test_a_script_that_breaks_off_breaks_off_at_the_same_word_again() -> N
     with pytest.raises(ProviderFailed):
         await perform("@count 9\n@fail upstream.cut after 3", batches, prefix=Prefix("1 2 "))
     assert said(batches) == ("", "3 ")
+
+
+async def choose(text: str, sampling: Sampling, **more: Any) -> tuple[Batches, Generated]:
+    batches = Batches()
+    message = UserMessage(parts=(TextPart(text=text), *more.pop("parts", ())))
+    model = ScriptedModel(ScriptedProvider(kind="scripted"))
+    return batches, await model.generate(ModelCall("t", 3, "m", (message,), sampling, 10.0, **more), batches.take)
+
+
+async def test_each_further_choice_says_the_same_behind_its_number() -> None:
+    batches, end = await choose("@echo a b\n@reason 1", Sampling(choices=3))
+    assert "".join(delta.text for delta in batches.deltas if isinstance(delta, TextDelta)) == "a b"
+    assert end.alternatives == (
+        Alternative(index=1, finish="stop", text="(2) a b", reasoning="hm "),
+        Alternative(index=2, finish="stop", text="(3) a b", reasoning="hm "),
+    )
+    assert end.usage is not None
+    assert end.usage.output_tokens == 9
+
+
+async def test_the_calls_of_each_choice_have_ids_of_their_own() -> None:
+    _, end = await choose("@call f\n@call g", Sampling(choices=2))
+    (other,) = end.alternatives
+    assert [call.name for call in other.calls] == ["f", "g"]
+    assert len({call.id for call in (*end.calls, *other.calls)}) == 4
+    assert (end.finish, other.finish) == ("tool_calls", "tool_calls")
+
+
+async def test_asked_for_it_each_word_says_how_likely_it_was() -> None:
+    batches, end = await choose("@echo a b", Sampling(logprobs=True, top_logprobs=2, choices=2))
+    words = [delta for delta in batches.deltas if isinstance(delta, TextDelta)]
+    assert [[each.token for each in word.logprobs] for word in words] == [["a "], ["b"]]
+    (first,) = words[0].logprobs
+    assert bytes(first.bytes or ()) == b"a "
+    assert [top.token for top in first.top] == ["a ", "other1"]
+    assert [each.token for each in end.alternatives[0].logprobs] == ["(2) ", "a ", "b"]
+    plain, _ = await choose("@echo a", Sampling(logprobs=True))
+    assert plain.deltas == [TextDelta(text="a", logprobs=(Logprob(token="a", logprob=-0.125, bytes=(97,)),))]
+
+
+async def test_asked_for_json_it_answers_json_that_fits() -> None:
+    schema = Raw(b'{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}')
+    form = ResponseFormat(kind="json_schema", name="x", schema=schema)
+    batches, end = await choose("hello", Sampling(response_format=form, choices=2))
+    assert json.loads("".join(delta.text for delta in batches.deltas if isinstance(delta, TextDelta))) == {"n": 1}
+    assert json.loads(end.alternatives[0].text) == {"n": 1}
+    batches, _ = await choose("hello", Sampling(response_format=ResponseFormat(kind="json_object")))
+    said = "".join(delta.text for delta in batches.deltas if isinstance(delta, TextDelta))
+    assert json.loads(said)["answer"].startswith("Hello!")
+
+
+async def test_it_says_what_files_it_was_given() -> None:
+    image = FilePart(media_type="image/png", name="a.png", blob="b-1", size=6)
+    address = FilePart(media_type="", url="https://example.org/b.jpg")
+    digest = hashlib.sha256(b"pixels").hexdigest()[:16]
+    for text, expected in (
+        ("@files", f"a.png image/png 6 {digest}\n- - https://example.org/b.jpg"),
+        ("hello", "You have shown me 2 files."),
+    ):
+        batches, _ = await choose(text, Sampling(), parts=(image, address), files={"b-1": b"pixels"})
+        assert expected in "".join(delta.text for delta in batches.deltas if isinstance(delta, TextDelta))
+    batches, _ = await choose("@files", Sampling())
+    assert batches.deltas == [TextDelta(text="none")]

@@ -1,4 +1,13 @@
-from kitemesh_contracts.content import AssistantMessage, Message, SystemMessage, TextPart, Usage, UserMessage
+from kitemesh_contracts.content import (
+    AssistantMessage,
+    FilePart,
+    Message,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    Usage,
+    UserMessage,
+)
 from kitemesh_model_runner.usage import count_as_said, estimate
 
 
@@ -11,6 +20,15 @@ def test_four_characters_are_a_token_and_a_part_counts_as_one() -> None:
     assert estimate(prompt, text_characters=5, reasoning_characters=4) == Usage(
         input_tokens=3, output_tokens=3, reasoning_tokens=1
     )
+
+
+def test_a_file_counts_as_much_as_a_picture_and_a_call_as_its_arguments() -> None:
+    prompt: list[Message] = [
+        UserMessage(parts=(FilePart(media_type="image/png", blob="b"), TextPart(text="1234"))),
+        AssistantMessage(calls=(ToolCall(id="c", name="f", arguments='{"a":"b"}'),)),
+    ]
+    usage = estimate(prompt, text_characters=0, reasoning_characters=0)
+    assert usage == Usage(input_tokens=1000 + 1 + 3)
 
 
 def test_nothing_costs_nothing() -> None:

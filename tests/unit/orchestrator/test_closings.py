@@ -6,11 +6,12 @@ import msgspec
 import pytest
 
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolCall
-from kitemesh_contracts.deltas import HoldRef, TurnOutcome
-from kitemesh_orchestrator.closings import closing_of, held_closing_of, record_of
+from kitemesh_contracts.content import Alternative, AssistantMessage, CallResult, Logprob, Step, ToolCall, ToolSpec
+from kitemesh_contracts.deltas import RESULT_SHOWN_CHARS, HoldRef, TurnOutcome
+from kitemesh_orchestrator.closings import closing_of, held_closing_of, record_of, record_of_live
 from kitemesh_orchestrator.happenings import Event, Finish
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Limits, State
+from kitemesh_orchestrator.stored import to_live
 from kitemesh_orchestrator.turn import decide
 from kitemesh_runtime.stored_endings import ended_from
 from unit.orchestrator.pairs import EVENTS, STATES
@@ -85,7 +86,7 @@ def test_calls_of_the_callers_own_are_the_answer_and_their_step_is_the_last() ->
     assert record.answer == AssistantMessage(text="Let me see.", calls=(call("draw", '{"x": 1}'),))
     assert [step.step for step in record.steps] == [1, 2]
     assert record.steps[1].results == (CallResult(call="read1", text="42"),)
-    closing = closing_of(state, finish, stored=True, store_ms=1.5)
+    closing = closing_of(state, finish, stored=True, store_ms=1.5, ended_at_ms=NOW_MS)
     assert (closing.step, closing.calls, closing.finish) == (2, record.answer.calls, "tool_calls")
     assert closing.earlier == (FIRST,)
 
@@ -99,7 +100,7 @@ def test_what_a_step_said_that_called_tools_is_stored_once() -> None:
 
 def test_a_closing_event_says_which_frames_it_follows_and_whether_the_turn_is_stored() -> None:
     finish = finished(GENERATING, answered(text="Done."))
-    closing = closing_of(GENERATING, finish, stored=False, store_ms=2.5)
+    closing = closing_of(GENERATING, finish, stored=False, store_ms=2.5, ended_at_ms=NOW_MS)
     assert (closing.turn, closing.tenant, closing.outcome) == (START.turn, "acme", "completed")
     assert (closing.step, closing.attempt, closing.last) == (2, 2, 4)
     assert (closing.text, closing.model, closing.stored, closing.store_ms) == ("Done.", "a", False, 2.5)
@@ -138,7 +139,7 @@ def ending(state: State, event: Event) -> Any:
 )
 def test_the_stored_turn_closes_its_stream_again_as_it_was_closed(state: State, event: Event) -> None:
     finish = finished(state, event)
-    closing = closing_of(state, finish, stored=True, store_ms=0.0)
+    closing = closing_of(state, finish, stored=True, store_ms=0.0, ended_at_ms=NOW_MS)
     again = ended_from(record_of(state, finish, NOW_MS))
     if finish.said is None:
         # No step was stored of it, so which attempt it was of is not known any more.
@@ -157,7 +158,7 @@ def test_the_stored_turn_closes_its_stream_again_as_it_was_closed(state: State, 
 )
 def test_however_a_turn_ends_its_record_keeps_the_answer_and_the_reason(state: str, event: str) -> None:
     finish = finished(STATES[state], EVENTS[event])
-    closing = closing_of(STATES[state], finish, stored=True, store_ms=0.0)
+    closing = closing_of(STATES[state], finish, stored=True, store_ms=0.0, ended_at_ms=NOW_MS)
     again = ended_from(record_of(STATES[state], finish, NOW_MS))
     assert (again.outcome, again.error, again.finish) == (closing.outcome, closing.error, closing.finish)
     assert (again.text, again.reasoning, again.calls) == (closing.text, closing.reasoning, closing.calls)
@@ -214,3 +215,55 @@ def test_the_record_of_a_durable_turn_knows_whose_attempt_its_answer_was_and_its
     assert (ended.step, ended.attempt, ended.last) == (len(steps) + 1, 2, 7)
     classic = record_of(change(state, durable=False), finish, NOW_MS)
     assert (classic.attempt, classic.last) == (0, 0)
+
+
+GIVEN: Final[dict[str, Any]] = {"prompt": "Be brief.", "message": "msg_1", "row": 129, "details": '{"a":1}'}
+
+
+def test_what_the_client_gave_with_the_turn_is_kept_with_it() -> None:
+    state = change(GENERATING, start=change(START, **GIVEN))
+    record = record_of(state, finished(state, answered(text="Done.")), NOW_MS)
+    assert {field: getattr(record, field) for field in GIVEN} == GIVEN
+    live = to_live(state, 2)
+    assert (live.message, live.row, live.input) == ("msg_1", 129, START.input)
+    cancelled = record_of_live(live, NOW_MS)
+    assert (cancelled.message, cancelled.row, cancelled.input) == ("msg_1", 129, START.input)
+    assert to_live(change(state, start=change(START, conversation=None)), 2).input == ()
+
+
+def test_a_closing_event_tells_what_calls_of_the_last_step_came_to() -> None:
+    ran = CallResult(call="read1", text="42")
+    state = calling(asks("run", "read"), asks("client", "draw"), jobs=(tool_job("read1"),))
+    assert closing_of(state, finished(state, returned(ran)), stored=True, store_ms=0.0, ended_at_ms=0).results == (ran,)
+    assert (
+        closing_of(
+            GENERATING, finished(GENERATING, answered(text="x")), stored=True, store_ms=0.0, ended_at_ms=0
+        ).results
+        == ()
+    )
+    held = calling(asks("run", "read"), asks("hold", "pay"), jobs=(tool_job("read1"),))
+    after, _ = decide(held, returned(CallResult(call="read1", blob="b-1")))
+    assert isinstance(after, Calling)
+    told = held_closing_of(after, {"b-1": "z" * (RESULT_SHOWN_CHARS + 9)})
+    assert told.results == (CallResult(call="read1", text="z" * (RESULT_SHOWN_CHARS + 1)),)
+
+
+def other(*calls: ToolCall, finish: Any = "tool_calls") -> Alternative:
+    return Alternative(index=1, finish=finish, text="Or so.", calls=calls)
+
+
+def test_further_choices_go_to_the_caller_without_calls_of_tools_that_are_not_the_callers() -> None:
+    likely = (Logprob(token="Done.", logprob=-0.5),)
+    offered = ToolSpec(name="draw", parameters=msgspec.Raw(b"{}"))
+    state = change(ONE_STEP, start=change(START, tools=(offered,)))
+    mine, theirs = call("draw"), call("pay")
+    more: dict[str, Any] = {"alternatives": (other(mine, theirs), other(theirs)), "logprobs": likely}
+    for event in (answered(text="Done.", step=1, **more), answered(asks("client", "draw"), step=1, **more)):
+        closing = closing_of(state, finished(state, event), stored=True, store_ms=0.0, ended_at_ms=0)
+        assert closing.alternatives == (other(mine), other(finish="stop"))
+        assert closing.logprobs == likely
+
+
+def test_an_answer_that_is_not_taken_has_no_further_choices() -> None:
+    more = change(answered(asks("run", "read"), alternatives=(other(),)), limits=Limits(steps=2))
+    assert finished(GENERATING, more).alternatives == ()

@@ -110,7 +110,8 @@ def test_one_of_two_is_denied_and_the_model_is_told_why() -> None:
     assert isinstance(state, Generating)
     told = {result.call: result.error for result in state.steps[-1].results}
     assert told["pay1"] is None
-    assert told["drop1"] == ErrorInfo(code=ErrorCode.TOOL_DENIED, message="A person denied the call: not this record")
+    words = "A person denied the call: not this record"
+    assert told["drop1"] == ErrorInfo(code=ErrorCode.TOOL_DENIED, message=words, approval=HOLD)
 
 
 def test_expiry_denies_what_is_not_decided_and_nothing_else() -> None:
@@ -119,7 +120,7 @@ def test_expiry_denies_what_is_not_decided_and_nothing_else() -> None:
     state, followed = run(state, late)
     assert jobs_of(followed) == [tool_job("pay1")]
     assert isinstance(state, Calling)
-    assert state.said.results == (CallResult(call="drop1", error=calls.EXPIRED),)
+    assert state.said.results == (CallResult(call="drop1", error=change(calls.EXPIRED, approval=HOLD)),)
     assert state.undecided == ()
 
 

@@ -317,3 +317,14 @@ def test_arguments_that_are_too_long_to_run_are_not_kept_either() -> None:
         ToolCall(id="b", name="look", arguments='"' + "x" * judging.ARGUMENTS_MAX_CHARS + '"'),
     )
     assert [call.arguments for call in judging.shortened(asked)] == ['{"x":1}', "{}"]
+
+
+def test_where_nobody_can_approve_a_call_that_needs_a_person_is_denied_and_others_run() -> None:
+    rules = [{"tools": ["pay"], "then": "hold"}]
+    judged = judge(PAY, call("read", '{"q":"x"}'), rules=rules, denies_holds=True)
+    assert fates(judged) == ["done", "run"]
+    assert told(judged) == [
+        (ErrorCode.TOOL_DENIED, "The call needs a person's approval, and nobody can approve it here")
+    ]
+    assert judged.terms is None
+    assert fates(judge(PAY, rules=rules)) == ["hold"]

@@ -9,12 +9,14 @@ from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import (
     AssistantMessage,
     CallResult,
+    FilePart,
     Message,
     Step,
     SystemMessage,
     ToolMessage,
     UserMessage,
 )
+from kitemesh_contracts.deltas import RESULT_SHOWN_CHARS
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_orchestrator import request
 from kitemesh_runtime.catalog import Agent, History
@@ -156,3 +158,56 @@ def test_calls_of_the_callers_own_are_followed_by_its_results_in_the_next_turn()
 
 def test_a_turn_without_an_answer_shows_what_was_asked() -> None:
     assert request.window([turn(1, answer=None)], History()) == [said("qq")]
+
+
+def test_a_prompt_of_the_turns_own_takes_the_place_of_the_agents() -> None:
+    agent = Agent(model="m", prompt="You are kind.")
+    own = msgspec.structs.replace(start(SystemMessage(text="Speak French."), said("Hi")), prompt="Be brief.")
+    assert request.render(own, agent, [])[0] == SystemMessage(text="Be brief.\n\nSpeak French.")
+    assert request.render(own, None, [])[0] == SystemMessage(text="Be brief.\n\nSpeak French.")
+    none = msgspec.structs.replace(start(said("Hi")), prompt="")
+    assert request.render(none, agent, []) == (said("Hi"),)
+
+
+@pytest.mark.requirement("conversation:history-window")
+def test_the_window_is_bounded_by_messages_and_by_tokens_as_well() -> None:
+    history = [turn(n, length=10) for n in range(1, 6)]
+    assert request.window(history, History(messages=5)) == request.window(history[-2:], History())
+    assert request.window(history, History(messages=1)) == []
+    # Two turns of 20 characters are 10 tokens.
+    assert request.window(history, History(tokens=10)) == request.window(history[-2:], History())
+    assert request.window(history, History(tokens=9)) == request.window(history[-1:], History())
+    assert request.window(history, History(tokens=1_000_000, characters=20)) == request.window(history[-1:], History())
+
+
+def test_no_more_turns_are_read_than_a_window_can_hold() -> None:
+    assert request.turns_within(History(turns=20)) == 20
+    assert request.turns_within(History(turns=20, messages=7)) == 7
+    assert request.turns_within(History(turns=3, messages=7)) == 3
+    assert request.characters_within(History(characters=100, tokens=20)) == 80
+    assert request.characters_within(History(characters=100, tokens=50)) == 100
+
+
+def test_a_file_in_the_history_counts_towards_the_window() -> None:
+    picture = UserMessage(parts=(FilePart(media_type="image/png", blob="b"),))
+    record = turn(1, input=(picture,))
+    assert request.window([record], History(characters=4_001)) == []
+    assert request.window([record], History(characters=4_002)) == [picture, AssistantMessage(text="aa")]
+
+
+def test_a_stream_is_told_results_as_the_model_sees_them_but_cut() -> None:
+    step = Step(
+        step=1,
+        results=(
+            CallResult(call="a", text="x" * (RESULT_SHOWN_CHARS + 9)),
+            CallResult(call="b", error=DENIED),
+            CallResult(call="c", text="Edited. Result: ", blob="b-1"),
+            CallResult(call="d", blob="b-2"),
+        ),
+    )
+    assert request.results_of(step, {"b-1": "y" * RESULT_SHOWN_CHARS}) == (
+        CallResult(call="a", text="x" * (RESULT_SHOWN_CHARS + 1)),
+        CallResult(call="b", error=DENIED),
+        CallResult(call="c", text=("Edited. Result: " + "y" * RESULT_SHOWN_CHARS)[: RESULT_SHOWN_CHARS + 1]),
+        CallResult(call="d", text=request.GONE),
+    )

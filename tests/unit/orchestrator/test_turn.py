@@ -43,7 +43,7 @@ from unit.orchestrator.turns import (
 
 GONE = ErrorInfo(code=ErrorCode.TURN_CANCELLED, message="The turn was cancelled: the client went away")
 NOT_RUN = ErrorInfo(code=ErrorCode.TOOL_CANCELLED, message="The turn ended before the call had a result")
-DENIED = ErrorInfo(code=ErrorCode.TOOL_DENIED, message="A person denied the call")
+DENIED = ErrorInfo(code=ErrorCode.TOOL_DENIED, message="A person denied the call", approval=HOLD)
 
 MODEL_JOB = Job(kind="model", step=2, attempt=2, pool="fast")
 
@@ -138,7 +138,7 @@ def while_generating(state: Generating) -> dict[str, Decision]:
 GOT = CallResult(call="read1", text="42")
 SILENT = CallResult(call="read1", error=calls.NOTHING)
 NOT_PAID = CallResult(call="pay1", error=DENIED)
-TOO_LATE = CallResult(call="pay1", error=calls.EXPIRED)
+TOO_LATE = CallResult(call="pay1", error=change(calls.EXPIRED, approval=HOLD))
 
 
 def while_running(state: Calling) -> dict[str, Decision]:

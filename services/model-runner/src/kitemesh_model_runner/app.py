@@ -8,6 +8,7 @@ import structlog
 
 from kitemesh_contracts.topology import MODEL, lane_consumers
 from kitemesh_model_runner.fence import Fence
+from kitemesh_model_runner.files import Files
 from kitemesh_model_runner.provider import Provider
 from kitemesh_model_runner.provider_fixed import FixedAnswer
 from kitemesh_model_runner.provider_openai import OpenAIEndpoint, open_session
@@ -58,6 +59,7 @@ async def serve(settings: RunnerSettings, life: Life) -> None:
             routing=routing,
             clock=base.clock,
             fence=Fence(base.stores.live_turns, pool=settings.pool),
+            files=Files(base.stores.blobs),
         )
         await runner.listen()
         workers.append(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kitemesh_contracts.commands import Generate
-from kitemesh_contracts.content import Usage
-from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
+from kitemesh_contracts.content import Alternative, Logprob, Usage
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta, result_delta
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.events import StepCancelled, StepFailed, StepGenerated, StepTimings
 from kitemesh_model_runner.coalesce import Frames
@@ -23,6 +23,9 @@ from kitemesh_runtime.failpoints import reach
 
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
 """No model says this much; an upstream that does is broken."""
+
+MAX_LOGPROBS: Final = 500_000
+"""Of all tokens and of what could have stood in their places."""
 
 Result = StepGenerated | StepFailed | StepCancelled
 
@@ -61,6 +64,8 @@ class Attempt:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._characters = 0
+        self._logprobs: list[Logprob] = []
+        self._logprobs_told = 0
         self._scope: asyncio.Timeout | None = None
 
     @property
@@ -81,6 +86,13 @@ class Attempt:
     def ask(self) -> None:
         """Note that the provider is asked now."""
         self._asked_s = self._clock.monotonic()
+
+    async def tell_results(self) -> None:
+        """Tell what came of the calls of the step before, as soon as anybody can; raises as `take` does."""
+        results = self.job.results
+        if results:
+            await self._check()
+            self.frames.put([result_delta(result) for result in results])
 
     async def go_on(self, told: Told) -> None:
         """Tell what an earlier attempt told, as this one's beginning; raises as `take` does."""
@@ -108,7 +120,7 @@ class Attempt:
         if self._first_s is None:
             self._first_s = self._clock.monotonic()
         self._note(deltas)
-        if self._characters > MAX_CHARACTERS:
+        if self._characters > MAX_CHARACTERS or self._logprobs_told > MAX_LOGPROBS:
             raise failure(ErrorCode.UPSTREAM_FAILED)
         self.frames.put(deltas)
         await reach("run.mid_stream")
@@ -122,6 +134,9 @@ class Attempt:
             if type(delta) is TextDelta:
                 self._text.append(delta.text)
                 self._characters += len(delta.text)
+                if delta.logprobs:
+                    self._logprobs += delta.logprobs
+                    self._logprobs_told += sum(1 + len(each.top) for each in delta.logprobs)
             elif type(delta) is ReasoningDelta:
                 self._reasoning.append(delta.text)
                 self._characters += len(delta.text)
@@ -130,9 +145,13 @@ class Attempt:
 
     def generated(self, end: Generated) -> StepGenerated:
         """Say that the model answered."""
-        reasoning = "".join(self._reasoning)
         return StepGenerated(
-            finish=end.finish, reasoning=reasoning, calls=end.calls, **self._facts(end.usage or self._estimate())
+            finish=end.finish,
+            reasoning="".join(self._reasoning),
+            calls=end.calls,
+            alternatives=end.alternatives,
+            logprobs=tuple(self._logprobs),
+            **self._facts(end.usage or self._estimate(end.alternatives)),
         )
 
     def failed(self, error: ErrorInfo) -> StepFailed:
@@ -171,9 +190,9 @@ class Attempt:
     def _partial(self) -> Usage:
         return Usage() if self._first_s is None and not self.continued else self._estimate()
 
-    def _estimate(self) -> Usage:
+    def _estimate(self, others: Sequence[Alternative] = ()) -> Usage:
         return estimate(
             self.job.messages,
-            text_characters=sum(map(len, self._text)),
-            reasoning_characters=sum(map(len, self._reasoning)),
+            text_characters=sum(map(len, self._text)) + sum(len(each.text) for each in others),
+            reasoning_characters=sum(map(len, self._reasoning)) + sum(len(each.reasoning) for each in others),
         )

@@ -13,7 +13,8 @@ import msgspec
 from kitemesh_contracts import subjects
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import Generate
-from kitemesh_contracts.deltas import CallDelta, Delta, Frame, TextDelta
+from kitemesh_contracts.content import Logprob, TopLogprob
+from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ResultDelta, TextDelta
 from kitemesh_contracts.errors import Unavailable
 from kitemesh_runtime.bus import Bus
 
@@ -23,6 +24,7 @@ FRAME_MAX_CHARACTERS: Final = 64 * 1024
 """Bound of one frame: escaped in the worst way it still travels."""
 
 _ITEM_COST: Final = 64
+_LOGPROB_COST: Final = 64
 
 
 class Frames:
@@ -87,7 +89,20 @@ class Frames:
 
 
 def _size(delta: Delta) -> int:
-    return _ITEM_COST + (len(delta.arguments) if isinstance(delta, CallDelta) else len(delta.text))
+    if isinstance(delta, CallDelta):
+        return _ITEM_COST + len(delta.arguments)
+    size = _ITEM_COST + len(delta.text)
+    if type(delta) is TextDelta and delta.logprobs:
+        size += sum(map(_logprob_size, delta.logprobs))
+    elif isinstance(delta, ResultDelta) and delta.error is not None:
+        size += len(delta.error.message)
+    return size
+
+
+def _logprob_size(logprob: Logprob) -> int:
+    """Return about as many characters as it is encoded in."""
+    tokens: tuple[Logprob | TopLogprob, ...] = (logprob, *logprob.top)
+    return sum(_LOGPROB_COST + len(each.token) + 4 * len(each.bytes or ()) for each in tokens)
 
 
 def _parts(deltas: Sequence[Delta]) -> Iterator[tuple[Delta, ...]]:
@@ -96,7 +111,7 @@ def _parts(deltas: Sequence[Delta]) -> Iterator[tuple[Delta, ...]]:
     room = FRAME_MAX_CHARACTERS
     for delta in chain.from_iterable(map(_pieces, deltas)):
         size = _size(delta)
-        if size > room:
+        if part and size > room:
             yield tuple(part)
             part, room = [], FRAME_MAX_CHARACTERS
         part.append(delta)
@@ -107,10 +122,16 @@ def _parts(deltas: Sequence[Delta]) -> Iterator[tuple[Delta, ...]]:
 def _pieces(delta: Delta) -> Iterator[Delta]:
     """Cut a delta that no frame has room for."""
     step = FRAME_MAX_CHARACTERS - _ITEM_COST
-    if isinstance(delta, CallDelta):
+    # What came of a call was cut to what a frame has room for.
+    if isinstance(delta, ResultDelta) or _size(delta) <= FRAME_MAX_CHARACTERS:
+        yield delta
+    elif isinstance(delta, CallDelta):
         yield msgspec.structs.replace(delta, arguments=delta.arguments[:step])
         for start in range(step, len(delta.arguments), step):
             yield CallDelta(index=delta.index, arguments=delta.arguments[start : start + step])
     else:
         for start in range(0, len(delta.text), step):
-            yield msgspec.structs.replace(delta, text=delta.text[start : start + step])
+            yield type(delta)(text=delta.text[start : start + step])
+        if isinstance(delta, TextDelta):
+            # Behind the text: which tokens a piece of it is made of is not known.
+            yield from (TextDelta(text="", logprobs=(each,)) for each in delta.logprobs)

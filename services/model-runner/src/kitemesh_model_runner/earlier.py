@@ -9,18 +9,21 @@ from itertools import groupby
 
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import Generate
-from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta
+from kitemesh_contracts.deltas import CallDelta, Frame, ReasoningDelta, ResultDelta, TextDelta
 from kitemesh_contracts.errors import ContractViolation
 from kitemesh_contracts.topology import OUT
 from kitemesh_runtime.bus import Bus, Stored
 
 Told = tuple[TextDelta | ReasoningDelta, ...]
 
+_Said = TextDelta | ReasoningDelta | CallDelta
+
 
 async def read_earlier(bus: Bus, job: Generate, attempt: int) -> Told:
     """Return what was told before an attempt, each run of text or reasoning in one piece.
 
-    Nothing, where no frame is kept, or where calls were begun: half a call cannot be continued.
+    Nothing, where no frame is kept, or where calls were begun: half a call cannot be continued. What came of the calls
+    of the step before is not part of it: each attempt is given that and tells it.
 
     Raises:
         Unavailable: The stream does not answer.
@@ -33,9 +36,9 @@ async def read_earlier(bus: Bus, job: Generate, attempt: int) -> Told:
     return ()
 
 
-async def _told(bus: Bus, job: Generate, attempt: int) -> list[Delta]:
+async def _told(bus: Bus, job: Generate, attempt: int) -> list[_Said]:
     """Return what the frames of an attempt hold up to the first one that is missing."""
-    told: list[Delta] = []
+    told: list[_Said] = []
     known = 0
     while known % subjects.OUT_BLOCK == 0:
         block = known // subjects.OUT_BLOCK
@@ -43,7 +46,7 @@ async def _told(bus: Bus, job: Generate, attempt: int) -> list[Delta]:
         frames = _frames(kept)
         before = known
         while (frame := frames.get(known + 1)) is not None:
-            told.extend(frame.items)
+            told.extend(item for item in frame.items if not isinstance(item, ResultDelta))
             known += 1
         if known == before:
             break
@@ -63,7 +66,7 @@ def _frames(kept: Sequence[Stored]) -> dict[int, Frame]:
     return frames
 
 
-def _joined(told: Sequence[Delta]) -> Told:
+def _joined(told: Sequence[_Said]) -> Told:
     joined: list[TextDelta | ReasoningDelta] = []
     pieces: list[TextDelta | ReasoningDelta] = []
     for delta in told:

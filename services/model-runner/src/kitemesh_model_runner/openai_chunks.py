@@ -1,7 +1,7 @@
 """The chunks of an OpenAI-compatible stream, folded into canonical deltas and a result: no network, no clock.
 
-Tolerant where servers differ (missing fields, null content, two names for reasoning, tool calls without an index,
-usage in any chunk), strict where tolerance would pass a broken answer off as a whole one.
+The first choice is told as it comes, further ones are kept until the end. Tolerant where servers differ (usage in any
+chunk, no end mark), strict where tolerance would pass a broken answer off as a whole one.
 """
 
 from collections.abc import Iterable
@@ -10,63 +10,18 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from kitemesh_contracts.content import FinishReason, ToolCall, Usage
-from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
-from kitemesh_contracts.ids import call_id
+from kitemesh_contracts.content import Alternative, FinishReason, ToolCall, Usage
+from kitemesh_contracts.deltas import CallDelta, Delta
+from kitemesh_model_runner.openai_choices import ChoicePart, ChoiceReader, ErrorReported, alternative
+from kitemesh_model_runner.openai_logprobs import ChunkRefused
 
-MAX_CALLS: Final = 128
-MAX_NAME: Final = 256
 MAX_COUNT: Final = 2**53 - 1
 """Larger counts are nonsense, and could not be stored."""
 
-NO_ARGUMENTS: Final = "{}"
-"""What some servers leave out for a call that needs none."""
+MAX_OTHERS: Final = 4 * 1024 * 1024
+"""Bytes of the chunks that further choices came in; nobody says this much."""
 
 _DONE: Final = b"[DONE]"
-
-_FINISH: Final[dict[str, FinishReason]] = {
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "tool_use": "tool_calls",
-    "content_filter": "content_filter",
-    "safety": "content_filter",
-}
-
-
-class ChunkRefused(Exception):
-    """A chunk that is no chunk, or calls that nobody makes."""
-
-
-class ErrorReported(Exception):
-    """The upstream ended its answer with an error of its own."""
-
-
-class _Function(Struct, frozen=True, kw_only=True, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(Struct, frozen=True, kw_only=True, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Delta(Struct, frozen=True, kw_only=True, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(Struct, frozen=True, kw_only=True, gc=False):
-    index: int | None = None
-    delta: _Delta | None = None
-    finish_reason: str | None = None
 
 
 class _InputDetails(Struct, frozen=True, kw_only=True):
@@ -85,7 +40,7 @@ class _Usage(Struct, frozen=True, kw_only=True):
 
 
 class _Chunk(Struct, frozen=True, kw_only=True):
-    choices: list[_Choice] | None = None
+    choices: list[ChoicePart] | None = None
     usage: _Usage | None = None
     error: Any = None
 
@@ -93,34 +48,34 @@ class _Chunk(Struct, frozen=True, kw_only=True):
 _decode: Final = msgspec.json.Decoder(_Chunk).decode
 
 
-class _OpenCall:
-    """A call whose arguments still come."""
-
-    def __init__(self, upstream_id: str, name: str) -> None:
-        self.upstream_id = upstream_id
-        self.name = name
-        self.arguments: list[str] = []
-
-
 class AnswerReader:
     """One answer, chunk by chunk.
 
-    Calls get the ids that their turn, step and place derive; the upstream's own ids only tell one call from the next.
+    Args:
+        turn: Turn id.
+        step: Step number.
+        choices: How many were asked for.
+        logprobs: They were asked for.
 
     Attributes:
-        finish: Why the model stopped; `None` while it has not.
         usage: The last count that came, if any.
+        others: Bytes of the chunks that had more of a further choice.
 
     """
 
-    def __init__(self, turn: str, step: int) -> None:
-        self.finish: FinishReason | None = None
+    def __init__(self, turn: str, step: int, *, choices: int = 1, logprobs: bool = False) -> None:
         self.usage: Usage | None = None
+        self.others = 0
         self._is_over = False
-        self._turn: Final = turn
-        self._step: Final = step
-        self._calls: list[_OpenCall] = []
-        self._places: dict[int, int] = {}
+        self._first: Final = ChoiceReader(turn, step, logprobs=logprobs)
+        self._others: Final[list[tuple[ChoiceReader, list[Delta]]]] = [
+            (ChoiceReader(turn, step, index, logprobs=logprobs), []) for index in range(1, choices)
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model has said of every choice why it stopped."""
+        return self._first.finish is not None and all(reader.finish is not None for reader, _ in self._others)
 
     def read(self, events: Iterable[bytes], deltas: list[Delta]) -> None:
         """Append what the events' data adds to the answer; what came before a failure is appended all the same.
@@ -144,80 +99,25 @@ class AnswerReader:
                 self.usage = _usage(chunk.usage)
             for choice in chunk.choices or ():
                 if not choice.index:
-                    self._read_choice(choice, deltas)
+                    self._first.read(choice, deltas)
+                elif 0 < choice.index <= len(self._others):
+                    reader, said = self._others[choice.index - 1]
+                    reader.read(choice, said)
+                    self.others += len(data)
+                    if self.others > MAX_OTHERS:
+                        raise ChunkRefused
 
     def complete(self) -> list[CallDelta]:
         """Give each call that came without arguments an empty object, and return what that adds to the answer."""
-        missing = []
-        for place, call in enumerate(self._calls):
-            if not "".join(call.arguments).strip():
-                call.arguments.append(NO_ARGUMENTS)
-                missing.append(CallDelta(index=place, arguments=NO_ARGUMENTS))
-        return missing
+        return self._first.complete()
 
     def result(self) -> tuple[FinishReason | None, tuple[ToolCall, ...]]:
         """Return why the model stopped, and its calls: servers differ in what they call a stop for calls."""
-        calls = tuple(
-            ToolCall(id=self._call_id(place), name=call.name, arguments="".join(call.arguments))
-            for place, call in enumerate(self._calls)
-        )
-        if self.finish == "stop" and calls:
-            return "tool_calls", calls
-        if self.finish == "tool_calls" and not calls:
-            return "stop", calls
-        return self.finish, calls
+        return self._first.result()
 
-    def _read_choice(self, choice: _Choice, deltas: list[Delta]) -> None:
-        delta = choice.delta
-        if delta is not None:
-            reasoning = delta.reasoning_content or delta.reasoning
-            if reasoning:
-                deltas.append(ReasoningDelta(text=reasoning))
-            if delta.content:
-                deltas.append(TextDelta(text=delta.content))
-            if delta.refusal:
-                deltas.append(TextDelta(text=delta.refusal))
-            if delta.tool_calls:
-                deltas.extend(map(self._read_call, delta.tool_calls))
-        if choice.finish_reason and self.finish is None:
-            if choice.finish_reason == "error":
-                raise ErrorReported
-            self.finish = _FINISH.get(choice.finish_reason, "stop")
-
-    def _read_call(self, piece: _Call) -> CallDelta:
-        function = piece.function or _Function()
-        arguments = function.arguments or ""
-        place = self._place(piece, function)
-        if place is not None:
-            self._calls[place].arguments.append(arguments)
-            return CallDelta(index=place, arguments=arguments)
-        place = len(self._calls)
-        if place >= MAX_CALLS:
-            raise ChunkRefused
-        call = _OpenCall(piece.id or "", function.name or "")
-        if len(call.name) > MAX_NAME:
-            raise ChunkRefused
-        call.arguments.append(arguments)
-        self._calls.append(call)
-        if piece.index is not None:
-            self._places[piece.index] = place
-        return CallDelta(index=place, id=self._call_id(place), name=call.name, arguments=arguments)
-
-    def _place(self, piece: _Call, function: _Function) -> int | None:
-        """Find the call that a piece continues; `None` when it begins one."""
-        if piece.index is not None:
-            place = self._places.get(piece.index)
-        elif self._calls and (not function.name or piece.id):
-            place = len(self._calls) - 1
-        else:
-            place = None
-        # Some servers number every parallel call 0, or none, and tell them apart by id alone.
-        if place is not None and piece.id and self._calls[place].upstream_id != piece.id:
-            return None
-        return place
-
-    def _call_id(self, place: int) -> str:
-        return call_id(self._turn, self._step, place)
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """Return the further choices of a whole answer."""
+        return tuple(alternative(index, reader, said) for index, (reader, said) in enumerate(self._others, 1))
 
 
 def _usage(usage: _Usage) -> Usage:

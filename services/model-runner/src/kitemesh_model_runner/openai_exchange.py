@@ -12,7 +12,9 @@ import aiohttp
 from kitemesh_contracts.deltas import Delta
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_model_runner.deadline import MovingDeadline
-from kitemesh_model_runner.openai_chunks import AnswerReader, ChunkRefused, ErrorReported
+from kitemesh_model_runner.openai_choices import ErrorReported
+from kitemesh_model_runner.openai_chunks import AnswerReader
+from kitemesh_model_runner.openai_logprobs import ChunkRefused
 from kitemesh_model_runner.provider import Generated, Sink
 from kitemesh_model_runner.retries import retry_after_s
 from kitemesh_model_runner.sse_parser import EventTooLong, SseParser
@@ -94,17 +96,17 @@ class Exchange:
                     response.close()
         except (TimeoutError, aiohttp.ClientError, OSError, ChunkRefused, EventTooLong) as exc:
             # Whatever comes once the model has said why it stopped, the answer is whole.
-            if self._reader.finish is None:
+            if not self._reader.is_whole:
                 raise self._broken(exc) from exc
         except ErrorReported as exc:
             raise Broken(ErrorCode.UPSTREAM_FAILED, again=not self._has_begun) from exc
         missing = self._reader.complete()
         finish, calls = self._reader.result()
-        if finish is None:
+        if finish is None or not self._reader.is_whole:
             raise Broken(ErrorCode.UPSTREAM_CUT, again=not self._has_begun)
         if missing:
             await self._sink(missing)
-        return Generated(finish=finish, usage=self._reader.usage, calls=calls)
+        return Generated(finish=finish, usage=self._reader.usage, calls=calls, alternatives=self._reader.alternatives())
 
     async def _read(self, content: aiohttp.StreamReader, deadline: MovingDeadline) -> None:
         parser = SseParser()
@@ -112,20 +114,24 @@ class Exchange:
         while chunk := await content.readany():
             if await self._give(parser.feed(chunk)):
                 deadline.allow(self._patience.silence_s)
-            if reader.finish is not None:
+            if reader.is_whole:
                 deadline.allow(TAIL_S)
         await self._give(parser.finish())
 
     async def _give(self, events: list[bytes]) -> bool:
-        """Give the sink what the events add, if anything, before whatever is wrong with them is raised."""
+        """Give the sink what the events add, if anything, before whatever is wrong with them is raised.
+
+        Tells whether they add anything, be it to a choice that is kept until the end.
+        """
         deltas: list[Delta] = []
+        others = self._reader.others
         try:
             self._reader.read(events, deltas)
         finally:
             if deltas:
                 self._has_begun = True
                 await self._sink(deltas)
-        return bool(deltas)
+        return bool(deltas) or self._reader.others > others
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         status = response.status

@@ -4,7 +4,8 @@ It keeps the one rule that servers enforce over history: behind every assistant 
 results of exactly those calls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Literal, assert_never
 
 import msgspec
@@ -13,14 +14,15 @@ from msgspec import Raw, Struct
 from kitemesh_contracts.content import (
     AssistantMessage,
     Message,
+    ResponseFormat,
     Sampling,
     SystemMessage,
     ToolCall,
     ToolMessage,
     ToolSpec,
     UserMessage,
-    user_text,
 )
+from kitemesh_model_runner.openai_content import Content, content_of
 
 NO_RESULT: Final = "No result: this call was not run."
 """Stands in for the result of a call that has none."""
@@ -42,12 +44,19 @@ class _ToolCall(Struct, frozen=True, kw_only=True):
 
 class _Said(Struct, frozen=True, kw_only=True):
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Content
 
 
 class _Called(Struct, frozen=True, kw_only=True):
     role: Literal["assistant"]
     content: str | None
+    tool_calls: tuple[_ToolCall, ...]
+
+
+class _Reasoned(Struct, frozen=True, kw_only=True):
+    role: Literal["assistant"]
+    content: str | None
+    reasoning_content: str
     tool_calls: tuple[_ToolCall, ...]
 
 
@@ -57,13 +66,14 @@ class _Result(Struct, frozen=True, kw_only=True):
     content: str
 
 
-_Wire = _Said | _Called | _Result
+_Wire = _Said | _Called | _Reasoned | _Result
 
 
 class _Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     parameters: Raw
     description: str = ""
+    strict: bool = False
 
 
 class _Tool(Struct, frozen=True, kw_only=True):
@@ -84,6 +94,21 @@ class _StreamOptions(Struct, frozen=True, kw_only=True):
     include_usage: Literal[True]
 
 
+_OPEN: Final = Raw(b"null")
+
+
+class _JsonSchema(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str
+    description: str = ""
+    schema: Raw = _OPEN
+    strict: bool | None = None
+
+
+class _Format(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    type: Literal["json_object", "json_schema"]
+    json_schema: _JsonSchema | None = None
+
+
 class _Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str
     messages: list[_Wire]
@@ -100,6 +125,10 @@ class _Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
     logit_bias: dict[str, float] | None = None
     reasoning_effort: str | None = None
     user: str | None = None
+    n: int = 1
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    response_format: _Format | None = None
     tools: tuple[_Tool, ...] = ()
     tool_choice: str | _Choice | None = None
     parallel_tool_calls: bool | None = None
@@ -121,17 +150,30 @@ def render(
     tool_choice: str = "auto",
     parallel_calls: bool | None = None,
     begun: str = "",
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    reasoning: bool = False,
 ) -> bytes:
     """Render the body of a streaming request; without tools nothing is said of how to use them.
 
-    An answer that was begun is asked to be continued in the words of vLLM and SGLang, which other servers refuse or
-    overlook.
+    Args:
+        model: The endpoint's own name for it.
+        messages: The prompt.
+        sampling: How to generate.
+        token_limit: What the endpoint calls it.
+        tools: What the model may call.
+        tool_choice: As `ModelCall` has it.
+        parallel_calls: As `ModelCall` has it.
+        begun: An answer to be continued, in the words of vLLM and SGLang, which other servers refuse or overlook.
+        files: The bytes of every blob in the prompt.
+        reasoning: Models that think between calls are given back what they thought since the user spoke.
+
     """
+    wire = _wire(messages, files, reasoning=reasoning)
     newer = token_limit == "max_completion_tokens"  # noqa: S105  a field's name, not a secret
     return _encode(
         _Body(
             model=model,
-            messages=[*_wire(messages), _Said(role="assistant", content=begun)] if begun else _wire(messages),
+            messages=[*wire, _Said(role="assistant", content=begun)] if begun else wire,
             stream=True,
             stream_options=_WITH_USAGE,
             temperature=sampling.temperature,
@@ -145,6 +187,10 @@ def render(
             logit_bias=sampling.logit_bias,
             reasoning_effort=sampling.reasoning_effort,
             user=sampling.user,
+            n=sampling.choices,
+            logprobs=sampling.logprobs,
+            top_logprobs=sampling.top_logprobs if sampling.logprobs else None,
+            response_format=_format(sampling.response_format),
             tools=tuple(map(_tool, tools)),
             tool_choice=_choice(tool_choice) if tools else None,
             parallel_tool_calls=parallel_calls if tools else None,
@@ -155,7 +201,25 @@ def render(
 
 
 def _tool(tool: ToolSpec) -> _Tool:
-    return _Tool(function=_Definition(name=tool.name, parameters=tool.parameters, description=tool.description))
+    return _Tool(
+        function=_Definition(
+            name=tool.name, parameters=tool.parameters, description=tool.description, strict=tool.strict
+        )
+    )
+
+
+def _format(wanted: ResponseFormat | None) -> _Format | None:
+    if wanted is None:
+        return None
+    if wanted.kind == "json_object":
+        return _Format(type="json_object")
+    schema = _JsonSchema(
+        name=wanted.name,
+        description=wanted.description,
+        schema=_OPEN if bytes(wanted.schema) == b"null" else wanted.schema,
+        strict=wanted.strict,
+    )
+    return _Format(type="json_schema", json_schema=schema)
 
 
 def _choice(choice: str) -> str | _Choice:
@@ -163,20 +227,26 @@ def _choice(choice: str) -> str | _Choice:
     return _Choice(function=_Named(name=name)) if word == "tool" else choice
 
 
-def _wire(messages: Sequence[Message]) -> list[_Wire]:
+def _wire(messages: Sequence[Message], files: Mapping[str, bytes], *, reasoning: bool) -> list[_Wire]:
+    asked = max((place for place, each in enumerate(messages) if isinstance(each, UserMessage)), default=-1)
     results = {message.call: message.text for message in messages if isinstance(message, ToolMessage)}
     wire: list[_Wire] = []
-    for message in messages:
+    for place, message in enumerate(messages):
         match message:
             case SystemMessage(text=text):
                 wire.append(_Said(role="system", content=text))
             case UserMessage():
-                wire.append(_Said(role="user", content=user_text(message)))
+                wire.append(_Said(role="user", content=content_of(message, files)))
             case AssistantMessage(calls=()):
                 wire.append(_Said(role="assistant", content=message.text))
             case AssistantMessage(calls=calls):
                 called = tuple(map(_call, calls))
-                wire.append(_Called(role="assistant", content=message.text or None, tool_calls=called))
+                said = message.text or None
+                if reasoning and message.reasoning and place > asked:
+                    thought = message.reasoning
+                    wire.append(_Reasoned(role="assistant", content=said, reasoning_content=thought, tool_calls=called))
+                else:
+                    wire.append(_Called(role="assistant", content=said, tool_calls=called))
                 wire.extend(
                     _Result(role="tool", tool_call_id=call.id, content=results.get(call.id, NO_RESULT))
                     for call in calls

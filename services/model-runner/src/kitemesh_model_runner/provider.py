@@ -4,10 +4,20 @@ A provider knows neither the bus nor frames. What it raises is a `ProviderFailed
 that an upstream wrote ever reaches a client.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
-from kitemesh_contracts.content import FinishReason, Message, Sampling, ToolCall, ToolSpec, Usage
+from kitemesh_contracts.content import (
+    Alternative,
+    FilePart,
+    FinishReason,
+    Message,
+    Sampling,
+    ToolCall,
+    ToolSpec,
+    Usage,
+)
 from kitemesh_contracts.deltas import Delta
 from kitemesh_contracts.errors import ErrorCode, ProviderFailed
 
@@ -30,6 +40,7 @@ class ModelCall(NamedTuple):
         tool_choice: One of `TOOL_CHOICES`, or `tool:<name>`; means nothing without tools.
         parallel_calls: `None` leaves it to the provider.
         prefix: Behind what to go on; the sink gets nothing of it again. Only for a provider that said it can.
+        files: The bytes of every blob that the messages name.
 
     """
 
@@ -43,6 +54,7 @@ class ModelCall(NamedTuple):
     tool_choice: str = "auto"
     parallel_calls: bool | None = None
     prefix: Prefix | None = None
+    files: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Generated(NamedTuple):
@@ -51,16 +63,28 @@ class Generated(NamedTuple):
     Attributes:
         usage: Of the whole answer, as if it had been generated at once; `None` when the provider counted nothing.
         calls: Under the ids that turn, step and place derive, each with its arguments as JSON text, malformed or not.
+        alternatives: The further choices, as many as were asked for.
 
     """
 
     finish: FinishReason
     usage: Usage | None
     calls: tuple[ToolCall, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
 
 Sink = Callable[[Sequence[Delta]], Awaitable[None]]
 """Takes the deltas that arrived together, never none. It may make the provider wait."""
+
+
+def is_image(part: FilePart) -> bool:
+    """Tell whether a file is to be looked at; an address that does not say what it leads to is taken for an image."""
+    return part.media_type.startswith("image/") or not part.media_type
+
+
+def is_text(part: FilePart) -> bool:
+    """Tell whether a file can be given as text, since its bytes are here."""
+    return part.media_type.startswith("text/") and part.blob is not None
 
 
 class Provider(Protocol):

@@ -20,9 +20,10 @@ from kitemesh_model_runner.openai_exchange import Broken, Exchange, Patience
 from kitemesh_model_runner.openai_wire import TokenLimit, render
 from kitemesh_model_runner.provider import Generated, ModelCall, Prefix, Sink, failure
 from kitemesh_model_runner.retries import PATIENCE_S, pause_s
-from kitemesh_model_runner.usage import count_as_said, estimate_tokens
+from kitemesh_model_runner.usage import count_as_said
 from kitemesh_runtime.catalog import OpenAIProvider
 from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.prompt_sizes import tokens
 
 # OpenAI's own reasoning models refuse the older name of the bound, which is the only one that some other servers know.
 _NEWER_HOST: Final = re.compile(r"https://(api\.openai\.com|[^/@]+\.openai\.azure\.com)(:\d+)?(/|\Z)")
@@ -76,6 +77,8 @@ class OpenAIEndpoint:
         self._connect: Final = aiohttp.ClientTimeout(total=None, connect=config.connect_timeout_s)
         newer = _NEWER_HOST.match(config.base_url) is not None
         self._token_limit: Final[TokenLimit] = "max_completion_tokens" if newer else "max_tokens"
+        # OpenAI's own models never show their reasoning; who shows it may want it back between two calls.
+        self._takes_reasoning: Final = not newer
 
     def can_continue(self, prefix: Prefix) -> bool:
         """Tell whether there is text to go on with and no reasoning, which endpoints do not take for said."""
@@ -94,7 +97,7 @@ class OpenAIEndpoint:
         )
         retry_until = began_at + min(config.total_timeout_s, call.budget_s)
         begun = "" if call.prefix is None else call.prefix.text
-        said = estimate_tokens(len(begun))
+        said = tokens(len(begun))
         body = render(
             call.model,
             call.messages,
@@ -104,12 +107,15 @@ class OpenAIEndpoint:
             tool_choice=call.tool_choice,
             parallel_calls=call.parallel_calls,
             begun=begun,
+            files=call.files,
+            reasoning=self._takes_reasoning,
         )
         headers = self._headers()
         tries = 0
         while True:
             tries += 1
-            exchange = Exchange(AnswerReader(call.turn, call.step), sink, patience, self._clock)
+            reader = AnswerReader(call.turn, call.step, choices=call.sampling.choices, logprobs=call.sampling.logprobs)
+            exchange = Exchange(reader, sink, patience, self._clock)
             try:
                 end = await exchange.run(self._session, self._url, body, headers)
             except Broken as broken:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kitemesh_contracts.content import ToolCall, Usage
-from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, ResultDelta, TextDelta
 from kitemesh_contracts.ids import call_id
 from kitemesh_model_runner.provider import Generated, ModelCall, Prefix, Sink, failure
 from kitemesh_model_runner.script import Script, count_words, write
+from kitemesh_model_runner.scripted_choices import further, likely
 from kitemesh_runtime.catalog import ScriptedProvider
 
 _MS: Final = 1000.0
@@ -35,15 +36,13 @@ class ScriptedModel:
 
     async def generate(self, call: ModelCall, sink: Sink) -> Generated:
         """Perform the script that the prompt leads to."""
-        script = write(call.messages, call.tools, call.tool_choice)
+        sampling = call.sampling
+        script = write(call.messages, call.tools, call.tool_choice, call.files, sampling.response_format)
         deltas = script.deltas
-        calls: tuple[ToolCall, ...] = ()
-        if script.calls:
-            calls = tuple(
-                ToolCall(id=call_id(call.turn, call.step, place), name=wish.name, arguments=wish.arguments)
-                for place, wish in enumerate(script.calls)
-            )
-            deltas += tuple(_pieces(calls))
+        if sampling.logprobs:
+            deltas = tuple(likely(deltas, sampling.top_logprobs or 0))
+        calls = _calls(call, script, 0)
+        deltas += tuple(_pieces(calls))
         if script.stop_after is not None:
             deltas = deltas[: script.stop_after]
         words = len(deltas)
@@ -64,9 +63,27 @@ class ScriptedModel:
         await _stop(script)
         return Generated(
             finish=script.finish,
-            usage=Usage(input_tokens=count_words(call.messages), output_tokens=words),
+            usage=Usage(input_tokens=count_words(call.messages), output_tokens=words * sampling.choices),
             calls=calls,
+            alternatives=tuple(
+                further(
+                    index,
+                    script,
+                    _calls(call, script, index),
+                    top=sampling.top_logprobs or 0 if sampling.logprobs else None,
+                    is_json=sampling.response_format is not None,
+                )
+                for index in range(1, sampling.choices)
+            ),
         )
+
+
+def _calls(call: ModelCall, script: Script, choice: int) -> tuple[ToolCall, ...]:
+    first = choice * len(script.calls)
+    return tuple(
+        ToolCall(id=call_id(call.turn, call.step, place), name=wish.name, arguments=wish.arguments)
+        for place, wish in enumerate(script.calls, first)
+    )
 
 
 def _behind(prefix: Prefix, deltas: Sequence[Delta]) -> Iterator[Delta]:
@@ -76,13 +93,13 @@ def _behind(prefix: Prefix, deltas: Sequence[Delta]) -> Iterator[Delta]:
         match delta:
             case TextDelta(text=said):
                 if text < len(said):
-                    yield TextDelta(text=said[text:])
+                    yield delta if not text else TextDelta(text=said[text:])
                 text = max(0, text - len(said))
             case ReasoningDelta(text=said):
                 if reasoning < len(said):
                     yield ReasoningDelta(text=said[reasoning:])
                 reasoning = max(0, reasoning - len(said))
-            case CallDelta():
+            case CallDelta() | ResultDelta():
                 yield delta
 
 

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from kitemesh_model_runner.provider import Provider
 from kitemesh_runtime import catalog
+from kitemesh_runtime.catalog import Capability
 from kitemesh_runtime.catalog_file import CatalogHandle
 
 Build = Callable[[str, catalog.Provider], Provider]
@@ -18,6 +19,7 @@ class Target(NamedTuple):
         model: Catalog id.
         upstream: The provider's own name for it.
         continues: It may be asked to go on with an answer that broke off.
+        can: What may be asked of it; `None`: everything.
 
     """
 
@@ -25,6 +27,7 @@ class Target(NamedTuple):
     upstream: str
     provider: Provider
     continues: bool = False
+    can: tuple[Capability, ...] | None = None
 
 
 class Routing:
@@ -44,6 +47,7 @@ class Routing:
                 known[model].upstream or model,
                 self._providers[known[model].provider],
                 self._catalog.continues(model),
+                known[model].can,
             )
             for model in models
             if model in known

@@ -29,6 +29,7 @@ from kitemesh_model_runner.answers import Answer, Unsent, result_id
 from kitemesh_model_runner.attempt import Attempt, Result
 from kitemesh_model_runner.continuing import find_beginning
 from kitemesh_model_runner.fence import Fence, Lost
+from kitemesh_model_runner.files import Files, Prompt
 from kitemesh_model_runner.lease import Lease, Outdated, Standstill
 from kitemesh_model_runner.provider import ModelCall, Prefix
 from kitemesh_model_runner.refusal import refusal
@@ -61,12 +62,15 @@ log: Final = structlog.get_logger()
 class Runner:
     """Handles the jobs of one pool."""
 
-    def __init__(self, *, bus: Bus, parcels: Parcels, routing: Routing, clock: Clock, fence: Fence) -> None:
+    def __init__(
+        self, *, bus: Bus, parcels: Parcels, routing: Routing, clock: Clock, fence: Fence, files: Files
+    ) -> None:
         self._bus: Final = bus
         self._parcels: Final = parcels
         self._routing: Final = routing
         self._clock: Final = clock
         self._fence: Final = fence
+        self._files: Final = files
         self._cancels: Final = Cancels(clock, self._on_cancel)
         self._gateways: Final = Pulse(clock)
         self._running: set[Attempt] = set()
@@ -199,12 +203,14 @@ class Runner:
             async with asyncio.timeout(left_s) as scope:
                 attempt.begin(target.model, scope)
                 self._running.add(attempt)
+                await attempt.tell_results()
                 told, prefix = await find_beginning(self._bus, job, attempt.number, target)
                 if told:
                     await attempt.go_on(told)
+                prompt = await self._files.fetch(job.tenant, job.messages, target.can)
                 await reach("run.before_upstream")
                 attempt.ask()
-                call = _call(job, target, left_s, prefix)
+                call = _call(job, target, left_s, prefix, prompt)
                 return attempt.generated(await target.provider.generate(call, attempt.take))
         except ProviderFailed as exc:
             return attempt.failed(exc.info())
@@ -256,16 +262,17 @@ class Runner:
                 attempt.stop(cancel.reason)
 
 
-def _call(job: Generate, target: Target, left_s: float, prefix: Prefix | None) -> ModelCall:
+def _call(job: Generate, target: Target, left_s: float, prefix: Prefix | None, prompt: Prompt) -> ModelCall:
     return ModelCall(
         job.turn,
         job.step,
         target.upstream,
-        job.messages,
+        prompt.messages,
         job.sampling,
         left_s,
         job.tools,
         job.tool_choice,
         job.parallel_calls,
         prefix,
+        prompt.files,
     )

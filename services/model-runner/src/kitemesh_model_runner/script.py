@@ -3,24 +3,30 @@
 Each line of that message that reads like one of `LANGUAGE` is an instruction; any other text is ignored then.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from kitemesh_contracts.content import (
     AssistantMessage,
     FinishReason,
     Message,
+    ResponseFormat,
     SystemMessage,
     ToolMessage,
     ToolSpec,
     UserMessage,
+    files_of,
     user_text,
 )
 from kitemesh_contracts.deltas import Delta, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_model_runner.provider import SENTENCES
+from kitemesh_model_runner.sample_json import sample
 from kitemesh_model_runner.smalltalk import Wish, came_back, reply, wishes
 
 LANGUAGE: Final = """\
@@ -28,6 +34,7 @@ LANGUAGE: Final = """\
 @count N               answer the numbers from 1 to N, one a word
 @echo TEXT             answer TEXT
 @roles                 answer the roles of the messages that the model was given
+@files                 answer the name, type, size and SHA-256 (16 digits) or address of each file, a line each
 @reason N              think N words first
 @call NAME [JSON]      call a tool, offered or not, with JSON as it stands or {}; several lines call at once
 @then                  what follows is for the next step, when the results of the calls are there
@@ -39,6 +46,8 @@ LANGUAGE: Final = """\
 
 A step for which nothing is written says what came of the calls. Without any instruction "weather in CITY" calls
 get_weather and "delete record ID" calls delete_record, if they are offered, with that as their first parameter.
+Where JSON is asked for and nothing else is to be said, it is JSON that fits. Of several choices each further one
+begins with its number in parentheses.
 """
 
 NO_ARGUMENTS: Final = "{}"
@@ -79,13 +88,21 @@ class Script(NamedTuple):
     error: ErrorCode | None = None
 
 
-def write(messages: Sequence[Message], tools: Sequence[ToolSpec] = (), choice: str = "auto") -> Script:
+def write(
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec] = (),
+    choice: str = "auto",
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    form: ResponseFormat | None = None,
+) -> Script:
     """Write the script of the next step; the same prompt and tools, the same script.
 
     Args:
         messages: The prompt. The newest message with instructions rules, and the steps behind it say how far it got.
         tools: What is offered.
         choice: `none` keeps plain words from starting a tool.
+        files: The bytes of the blobs in the prompt.
+        form: Of the answer.
 
     """
     scenes: list[_Scene] = []
@@ -97,7 +114,7 @@ def write(messages: Sequence[Message], tools: Sequence[ToolSpec] = (), choice: s
         match message:
             case UserMessage():
                 spoken = user_text(message)
-                found = _read(spoken, messages)
+                found = _read(spoken, messages, files)
                 if found or place == 0:
                     scenes, place = found, 0
             case AssistantMessage(calls=calls) if calls:
@@ -117,7 +134,8 @@ def write(messages: Sequence[Message], tools: Sequence[ToolSpec] = (), choice: s
         finish: FinishReason = "tool_calls" if script.finish == "stop" else script.finish
         return script._replace(deltas=thoughts + said, finish=finish)
     if not said:
-        said = _spell(came_back(results) if results else reply(messages))
+        words = came_back(results) if results else reply(messages)
+        said = _spell(words if form is None else _json(form, words))
     return script._replace(deltas=thoughts + said)
 
 
@@ -148,7 +166,24 @@ def _exchange(messages: Sequence[Message]) -> Sequence[Message]:
     return messages
 
 
-def _read(text: str, messages: Sequence[Message]) -> list[_Scene]:
+def _json(form: ResponseFormat, words: str) -> str:
+    return json.dumps({"answer": words} if form.kind == "json_object" else sample(form.schema), ensure_ascii=False)
+
+
+def _described(messages: Sequence[Message], files: Mapping[str, bytes]) -> str:
+    """List the files of a prompt."""
+    lines = []
+    for message in messages:
+        for part in files_of(message) if isinstance(message, UserMessage) else ():
+            what = part.url or ""
+            if part.blob is not None:
+                data = files[part.blob]
+                what = f"{len(data)} {hashlib.sha256(data).hexdigest()[:16]}"
+            lines.append(f"{part.name or '-'} {part.media_type or '-'} {what}")
+    return "\n".join(lines) or "none"
+
+
+def _read(text: str, messages: Sequence[Message], files: Mapping[str, bytes]) -> list[_Scene]:
     """Read a message's instructions, step by step; nothing when it holds none."""
     scenes = [_Scene(Script(), (), ())]
     followed = False
@@ -156,6 +191,10 @@ def _read(text: str, messages: Sequence[Message]) -> list[_Scene]:
         rest = tail.strip(_BLANKS)
         if word == "then" and not rest:
             scenes.append(_Scene(Script(), (), ()))
+            followed = True
+            continue
+        if word == "files" and not rest:
+            scenes[-1] = scenes[-1]._replace(said=scenes[-1].said + _spell(_described(messages, files)))
             followed = True
             continue
         scene = _follow(scenes[-1], word, rest, messages)

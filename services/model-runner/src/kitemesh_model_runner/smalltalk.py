@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from kitemesh_contracts.content import Message, ToolSpec, UserMessage
+from kitemesh_contracts.content import Message, ToolSpec, UserMessage, files_of
 
 RESULT_MAX_CHARACTERS: Final = 500
 
@@ -53,9 +53,15 @@ def reply(messages: Sequence[Message]) -> str:
         "Hello! This is the scripted model that comes with kitemesh. It runs inside the model-runner, needs no key "
         "and no network, and answers the same prompt with the same words. "
         f"You have said {turns} thing{'' if turns == 1 else 's'} in this conversation so far. "
+        f"{_seen(messages)}"
         "To talk to a real model, set OPENAI_API_KEY (and OPENAI_BASE_URL for an endpoint of your own) and start "
         "again, or add a provider of kind openai to the catalog."
     )
+
+
+def _seen(messages: Sequence[Message]) -> str:
+    count = sum(len(files_of(message)) for message in messages if isinstance(message, UserMessage))
+    return f"You have shown me {count} file{'' if count == 1 else 's'}. " if count else ""
 
 
 def _wanted(tool: str, text: str) -> str | None:

@@ -26,6 +26,7 @@ from kitemesh_orchestrator.whereabouts import Whereabouts
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.catalog_file import CatalogHandle
+from kitemesh_runtime.clearing import Clearing
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dead_nats import dead_letter_workers
 from kitemesh_runtime.dependency import Dependency
@@ -107,6 +108,7 @@ def assemble(
             whereabouts=whereabouts,
             engine=engine,
             endings=endings,
+            clearing=Clearing(stores, bus, catalog),
             clock=clock,
         ),
     )

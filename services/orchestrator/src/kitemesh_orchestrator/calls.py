@@ -94,7 +94,7 @@ def take_answers(state: Calling, event: HoldAnswered) -> Calling:
         if call.do != "hold" or (answer is None and not event.expired):
             asked.append(call)
             continue
-        refusal = _refusal(call, answer)
+        refusal = _refusal(call, answer, event.hold)
         if refusal is not None:
             asked.append(msgspec.structs.replace(call, do="done"))
             results.append(CallResult(call=call.id, error=refusal))
@@ -181,15 +181,16 @@ def _done(asked: Sequence[Asked], ids: set[str]) -> tuple[Asked, ...]:
     return tuple(msgspec.structs.replace(call, do="done") if call.id in ids else call for call in asked)
 
 
-def _refusal(call: Asked, answer: Answered | None) -> ErrorInfo | None:
+def _refusal(call: Asked, answer: Answered | None, hold: str) -> ErrorInfo | None:
+    """Say why a held call does not run; what a person has denied, or left undecided, names the approval."""
     if answer is None:
-        return EXPIRED
+        return msgspec.structs.replace(EXPIRED, approval=hold)
     if (answer.sha256, answer.name, answer.version) != (call.sha256, call.name, call.version):
         return ALTERED
     if answer.approved:
         return None
     words = f"A person denied the call: {answer.reason}" if answer.reason else "A person denied the call"
-    return ErrorInfo(code=ErrorCode.TOOL_DENIED, message=words)
+    return ErrorInfo(code=ErrorCode.TOOL_DENIED, message=words, approval=hold)
 
 
 def _approved(call: Asked, answer: Answered | None) -> Asked:

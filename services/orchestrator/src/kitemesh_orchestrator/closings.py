@@ -4,6 +4,7 @@ from kitemesh_contracts.content import AssistantMessage, ToolCall
 from kitemesh_contracts.deltas import HoldRef, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_orchestrator.happenings import Finish
+from kitemesh_orchestrator.request import NO_TEXTS, Texts, results_of
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, State
 from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.stores import TurnRecord
@@ -44,6 +45,10 @@ def record_of(state: State, finish: Finish, ended_at_ms: int) -> TurnRecord:
         include_usage=start.include_usage,
         attempt=finish.attempt if durable else 0,
         last=finish.last if durable else 0,
+        prompt=start.prompt,
+        message=start.message,
+        row=start.row,
+        details=start.details,
     )
 
 
@@ -69,11 +74,15 @@ def record_of_live(live: LiveTurn, ended_at_ms: int) -> TurnRecord:
         gateway=live.gateway,
         dialect=live.dialect,
         include_usage=live.include_usage,
+        input=live.input,
+        message=live.message,
+        row=live.row,
+        details=live.details,
     )
 
 
 def closing_of(
-    state: Accepted | Generating | Calling | Ended, finish: Finish, *, stored: bool, store_ms: float
+    state: Accepted | Generating | Calling | Ended, finish: Finish, *, stored: bool, store_ms: float, ended_at_ms: int
 ) -> TurnEnded:
     """Return the event that closes a turn's stream."""
     return TurnEnded(
@@ -93,12 +102,22 @@ def closing_of(
         stored=stored,
         timings=finish.timings,
         store_ms=store_ms,
+        ended_at_ms=ended_at_ms,
         earlier=finish.earlier,
+        results=finish.said.results if finish.said is not None else (),
+        alternatives=finish.alternatives,
+        logprobs=finish.logprobs,
     )
 
 
-def held_closing_of(state: Calling) -> TurnEnded:
-    """Return the event that closes a stream as held: the calls to be decided, secrets masked."""
+def held_closing_of(state: Calling, texts: Texts = NO_TEXTS) -> TurnEnded:
+    """Return the event that closes a stream as held: the calls to be decided, secrets masked.
+
+    Args:
+        state: The turn.
+        texts: Of the step's long results.
+
+    """
     said = state.said
     assert state.hold is not None  # noqa: S101  only held states are paused
     return TurnEnded(
@@ -117,4 +136,5 @@ def held_closing_of(state: Calling) -> TurnEnded:
         timings=state.timings,
         earlier=state.steps,
         hold=HoldRef(id=state.hold, expires_at_ms=state.expires_at_ms),
+        results=results_of(said, texts),
     )

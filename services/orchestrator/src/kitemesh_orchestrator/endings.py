@@ -20,6 +20,7 @@ from kitemesh_contracts.headers import start_msg_id
 from kitemesh_orchestrator.closings import closing_of, held_closing_of, record_of, record_of_live
 from kitemesh_orchestrator.happenings import Finish
 from kitemesh_orchestrator.notices import Notices
+from kitemesh_orchestrator.request import blobs_of
 from kitemesh_orchestrator.salvage import Waiter
 from kitemesh_orchestrator.states import Calling, State
 from kitemesh_runtime.bus import Bus
@@ -95,7 +96,7 @@ class Endings:
             stored = await self._store(record)
         store_ms = round((self._clock.monotonic() - began_s) * 1000, 3)
         start = state.start
-        closing = closing_of(state, finish, stored=stored, store_ms=store_ms)
+        closing = closing_of(state, finish, stored=stored, store_ms=store_ms, ended_at_ms=record.ended_at_ms)
         subject = subjects.live(start.gateway, start.turn, finish.step, finish.attempt)
         await self._close(subject, closing, is_in_store=bool(version))
         TURNS_ENDED.labels(record.mode, finish.outcome).inc()
@@ -122,10 +123,20 @@ class Endings:
         await self.repeat(record)
 
     async def pause(self, state: Calling) -> None:
-        """Close the stream of a turn that waits for a person; what is shown of its calls has no secrets."""
+        """Close the stream of a turn that waits for a person; what is shown of its calls has no secrets.
+
+        Raises:
+            Unavailable: A long result cannot be read now.
+
+        """
         start, said = state.start, state.said
         subject = subjects.live(start.gateway, start.turn, said.step, said.attempt)
-        await self._close(subject, held_closing_of(state), is_in_store=True)
+        texts: dict[str, str] = {}
+        for blob in blobs_of((said,)):
+            data = await self._stores.blobs.get(start.tenant, blob)
+            if data is not None:
+                texts[blob] = data.decode()
+        await self._close(subject, held_closing_of(state, texts), is_in_store=True)
         log.info("turn.held", turn=start.turn, hold=state.hold, calls=len(state.undecided))
 
     async def repeat(self, record: TurnRecord) -> None:
@@ -285,6 +296,9 @@ def _undelivered(closing: TurnEnded) -> TurnEnded:
         error=UNDELIVERED,
         earlier=(),
         hold=None,
+        results=(),
+        alternatives=(),
+        logprobs=(),
     )
 
 

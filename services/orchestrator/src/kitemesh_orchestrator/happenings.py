@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from kitemesh_contracts.content import FinishReason, Step, ToolCall, Usage
+from kitemesh_contracts.content import Alternative, FinishReason, Logprob, Step, ToolCall, Usage
 from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_contracts.events import CallsReturned, StepCancelled, StepFailed, StepGenerated, StepTimings
@@ -156,6 +156,7 @@ class Finish(Struct, frozen=True, kw_only=True):
         earlier: The steps before the one that the turn ends with.
         said: The step that it ends with, when it called tools.
         usage: Of the whole turn.
+        alternatives: The further choices of the answer, and `logprobs` of its first one's tokens.
 
     """
 
@@ -173,6 +174,8 @@ class Finish(Struct, frozen=True, kw_only=True):
     timings: StepTimings = StepTimings()
     earlier: tuple[Step, ...] = ()
     said: Step | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
 
 
 Command = Publish | OpenHold | Pause | Finish

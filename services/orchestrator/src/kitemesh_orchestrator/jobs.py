@@ -51,7 +51,7 @@ class Jobs:
         """Return what the first step is shown, given the history."""
         agent = self.agent_of(state)
         window = agent.history if agent else History()
-        shown, texts = await self._readable(history, state.start.tenant, window.characters)
+        shown, texts = await self._readable(history, state.start.tenant, request.characters_within(window))
         return request.render(state.start, agent, shown, texts)
 
     async def publish_first(self, state: Generating, prompt: tuple[Message, ...], timings: StepTimings) -> None:
@@ -95,7 +95,7 @@ class Jobs:
     ) -> None:
         start, agent = state.start, self.agent_of(state)
         base = prompt or state.shown or await self.prompt(state, await self._history(state, agent))
-        said = request.follow_up(state.steps, await self._texts(state.steps, start.tenant))
+        texts = await self._texts(state.steps, start.tenant)
         tools = judging.offer(start, agent, self._catalog.current)
         before = state.steps[-1] if state.steps else None
         command = Generate(
@@ -106,7 +106,7 @@ class Jobs:
             step=state.step,
             attempt=state.attempt,
             models=start.route.models,
-            messages=(*base, *said),
+            messages=(*base, *request.follow_up(state.steps, texts)),
             budget_s=_left_s(state),
             sampling=start.sampling,
             stream=start.stream,
@@ -116,6 +116,7 @@ class Jobs:
             stored=state.durable,
             after=Mark(step=before.step, attempt=before.attempt, n=before.last) if before else None,
             timings=timings,
+            results=request.results_of(before, texts) if before is not None and start.stream else (),
             carry=msgspec.Raw(b"null") if state.durable else carried.save(state),
         )
         await self._send(command, start.route.pool, 0)
@@ -161,7 +162,7 @@ class Jobs:
         if start.conversation is None or start.fresh:
             return []
         window = agent.history if agent else History()
-        found = await self._stores.turns.recent(start.tenant, start.conversation, limit=window.turns)
+        found = await self._stores.turns.recent(start.tenant, start.conversation, limit=request.turns_within(window))
         return [record for record in found if record.ordinal < state.ordinal]
 
     async def _readable(

@@ -27,6 +27,9 @@ _SCOPES: Final = ("chat", "approve", "admin")
 ARGUMENTS_MAX_CHARS: Final = 256 * 1024
 STEP_MAX_CHARS: Final = 1024 * 1024
 TOO_LONG: Final = ErrorInfo(code=ErrorCode.TOOL_ARGUMENTS, message="The arguments are too long")
+NOBODY: Final = ErrorInfo(
+    code=ErrorCode.TOOL_DENIED, message="The call needs a person's approval, and nobody can approve it here"
+)
 ONE_AT_A_TIME: Final = ErrorInfo(code=ErrorCode.TOOL_DENIED, message="Only one call at a time is allowed here")
 
 Check = Callable[[Mapping[str, Any], Mapping[str, Any]], Sequence[str]]
@@ -144,6 +147,8 @@ def _judge_one(
     if then == "deny":
         words = rule.reason if rule is not None and rule.reason else "A rule of this installation forbids the call"
         return _told(call, ErrorInfo(code=ErrorCode.TOOL_DENIED, message=words)), rule
+    if then == "hold" and start.denies_holds:
+        return _told(call, NOBODY), rule
     described = describe_call(call.name, tool, arguments) if then == "hold" else None
     asked = Asked(
         id=call.id,

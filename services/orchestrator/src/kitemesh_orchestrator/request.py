@@ -17,9 +17,10 @@ from kitemesh_contracts.content import (
     TextPart,
     ToolMessage,
     UserMessage,
-    user_text,
 )
+from kitemesh_contracts.deltas import RESULT_SHOWN_CHARS
 from kitemesh_runtime.catalog import Agent, History
+from kitemesh_runtime.prompt_sizes import CHARACTERS_PER_TOKEN, total_characters
 from kitemesh_runtime.stores import TurnRecord
 
 Texts = Mapping[str, str]
@@ -35,13 +36,15 @@ def render(
     """Put the prompt of a first step together.
 
     Args:
-        start: The turn.
+        start: The turn; its own prompt, if it has one, takes the place of the agent's.
         agent: Whose prompt and window apply; `None` for a bare model.
         history: Earlier turns of the conversation, oldest first.
         texts: Of the blobs in the history.
 
     """
-    said = [agent.prompt] if agent and agent.prompt else []
+    usual = agent.prompt if agent else ""
+    prompt = usual if start.prompt is None else start.prompt
+    said = [prompt] if prompt else []
     said += [message.text for message in start.input if isinstance(message, SystemMessage)]
     system: tuple[Message, ...] = (SystemMessage(text="\n\n".join(said)),) if said else ()
     shown = window(history, agent.history if agent else History(), texts)
@@ -51,18 +54,33 @@ def render(
 def window(history: Sequence[TurnRecord], bounds: History, texts: Texts = NO_TEXTS) -> list[Message]:
     """Return the newest whole turns that fit, oldest first."""
     kept: list[list[Message]] = []
-    left = bounds.characters
+    left = characters_within(bounds)
+    messages_left = bounds.messages
     for record in reversed(history[-bounds.turns :] if bounds.turns else []):
         messages = [*_spoken(record.input), *follow_up(record.steps, texts)]
         answer = record.answer
         # Calls of the caller's own are in the last step, beside those that ran here.
         if answer is not None and not answer.calls and (answer.text or answer.reasoning):
             messages.append(answer)
-        left -= sum(_length(message) for message in messages)
-        if left < 0:
+        left -= total_characters(messages)
+        if messages_left is not None:
+            messages_left -= len(messages)
+        if left < 0 or (messages_left is not None and messages_left < 0):
             break
         kept.append(messages)
     return [message for messages in reversed(kept) for message in messages]
+
+
+def turns_within(bounds: History) -> int:
+    """Return how many turns a window can hold at the most: none is without a message."""
+    return bounds.turns if bounds.messages is None else min(bounds.turns, bounds.messages)
+
+
+def characters_within(bounds: History) -> int:
+    """Return how many characters a window can hold at the most."""
+    if bounds.tokens is None:
+        return bounds.characters
+    return min(bounds.characters, bounds.tokens * CHARACTERS_PER_TOKEN)
 
 
 def follow_up(steps: Iterable[Step], texts: Texts = NO_TEXTS) -> list[Message]:
@@ -75,6 +93,17 @@ def follow_up(steps: Iterable[Step], texts: Texts = NO_TEXTS) -> list[Message]:
     return messages
 
 
+def results_of(step: Step, texts: Texts = NO_TEXTS) -> tuple[CallResult, ...]:
+    """Return what is told in a stream of a step's results: as the model sees them, but cut.
+
+    A character too many is left, which says to whoever tells them that there is more.
+    """
+    return tuple(
+        CallResult(call=result.call, text=_whole(result, texts)[: RESULT_SHOWN_CHARS + 1], error=result.error)
+        for result in step.results
+    )
+
+
 def blobs_of(steps: Iterable[Step]) -> list[str]:
     """List the blobs that the results of steps are in."""
     return [result.blob for step in steps for result in step.results if result.blob is not None]
@@ -83,20 +112,12 @@ def blobs_of(steps: Iterable[Step]) -> list[str]:
 def _told(result: CallResult, texts: Texts) -> str:
     if result.error is not None:
         return f"Error ({result.error.code.value}): {result.error.message}"
-    if result.blob is not None:
-        return result.text + texts.get(result.blob, GONE)
-    return result.text
+    return _whole(result, texts)
+
+
+def _whole(result: CallResult, texts: Texts) -> str:
+    return result.text if result.blob is None else result.text + texts.get(result.blob, GONE)
 
 
 def _spoken(messages: Sequence[Message]) -> list[Message]:
     return [message for message in messages if not isinstance(message, SystemMessage)]
-
-
-def _length(message: Message) -> int:
-    match message:
-        case UserMessage():
-            return len(user_text(message))
-        case AssistantMessage():
-            return len(message.text) + sum(len(call.arguments) for call in message.calls)
-        case SystemMessage() | ToolMessage():
-            return len(message.text)

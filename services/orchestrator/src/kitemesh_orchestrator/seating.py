@@ -9,6 +9,7 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo, KitemeshError, Unava
 from kitemesh_orchestrator.happenings import TurnRefused, TurnSeated
 from kitemesh_orchestrator.holding import LOCK_MARGIN_S
 from kitemesh_orchestrator.making_way import MakingWay
+from kitemesh_orchestrator.request import turns_within
 from kitemesh_runtime.catalog import Agent, History
 from kitemesh_runtime.stores import Seat, Stores, TurnRecord
 
@@ -61,7 +62,7 @@ class Seating:
         patient = agent is None or agent.on_busy != "reject"
         window = agent.history if agent else History()
         try:
-            seat = await self._take(start, payload, patient=patient)
+            seat = await self._take_or_create(start, payload, patient=patient)
             if seat.place in {"waiting", "full"}:
                 way = await self._making_way.ask(start, agent, has_place=seat.place == "waiting")
                 if isinstance(way, ErrorInfo):
@@ -73,7 +74,7 @@ class Seating:
                 if way == "again":
                     seat = await self._take(start, payload, patient=patient)
             if seat.place == "active":
-                history = await self._stores.turns.recent(start.tenant, start.conversation, limit=window.turns)
+                history = await self._stores.turns.recent(start.tenant, start.conversation, limit=turns_within(window))
                 return Seated(TurnSeated(ordinal=seat.ordinal), tuple(history))
         except KitemeshError as exc:
             # Without its history the turn would be another one. One that was promised to outlive this is not refused.
@@ -90,6 +91,29 @@ class Seating:
             return _refuse(ErrorCode.CONVERSATION_FULL, message, RETRY_BUSY_S)
         return _refuse(ErrorCode.CONVERSATION_BUSY, "The conversation has a running turn", RETRY_BUSY_S)
 
+    async def _take_or_create(self, start: StartTurn, payload: bytes, *, patient: bool) -> Seat:
+        """Take a seat in a conversation that may be the turn's to make: of any number of such turns one makes it.
+
+        What was deleted cannot be made, and stays unknown.
+        """
+        seat = await self._take(start, payload, patient=patient)
+        if seat.place != "unknown" or not start.creates:
+            return seat
+        if await self._create(start):
+            return Seat("active", 1)
+        return await self._take(start, payload, patient=patient)
+
+    async def _create(self, start: StartTurn, *, for_s: float | None = None) -> bool:
+        assert start.conversation is not None  # noqa: S101  only a conversation is made
+        return await self._stores.conversations.create(
+            start.tenant,
+            start.conversation,
+            start.turn,
+            agent=start.route.agent,
+            model=start.route.requested,
+            for_s=for_s,
+        )
+
     async def _take(self, start: StartTurn, payload: bytes, *, patient: bool) -> Seat:
         assert start.conversation is not None  # noqa: S101  only a conversation has seats
         return await self._stores.conversations.take(
@@ -105,9 +129,7 @@ class Seating:
         if start.conversation is None or not start.fresh:
             return
         try:
-            await self._stores.conversations.create(
-                start.tenant, start.conversation, start.turn, agent=start.route.agent
-            )
+            await self._create(start)
         except KitemeshError as exc:
             log.warning("conversation.not_created", turn=start.turn, code=exc.code)
 
@@ -124,7 +146,7 @@ class Seating:
             return
         tenant, name, turn, for_s = start.tenant, start.conversation, start.turn, start.budget_s + LOCK_MARGIN_S
         if start.fresh:
-            await self._stores.conversations.create(tenant, name, turn, agent=start.route.agent, for_s=for_s)
+            await self._create(start, for_s=for_s)
         else:
             await self._stores.conversations.extend(tenant, name, turn, for_s=for_s)
 

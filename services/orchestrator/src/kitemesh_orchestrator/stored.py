@@ -44,6 +44,10 @@ def to_live(state: Running, version: int) -> LiveTurn:
         look_at_s=calling.expires_at_ms / 1000 + LATE_S if calling is not None and calling.paused else None,
         dialect=start.dialect,
         include_usage=start.include_usage,
+        message=start.message,
+        row=start.row,
+        details=start.details,
+        input=start.input if start.conversation is not None else (),
     )
 
 

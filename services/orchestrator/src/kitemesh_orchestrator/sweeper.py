@@ -1,7 +1,7 @@
 """The sweep: every few seconds, by compare-and-set and without a leader, drive on what nobody drives any more.
 
-Conversations whose holder is gone, holds that ran out or were decided and not applied, and stored turns whose work is
-neither in a queue nor done. Waiting in a queue is not death.
+Conversations whose holder is gone, what is left of deleted ones, holds that ran out or were decided and not applied,
+and stored turns whose work is neither in a queue nor done. Waiting in a queue is not death.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from kitemesh_orchestrator.engine import Engine
 from kitemesh_orchestrator.happenings import JobReleased
 from kitemesh_orchestrator.whereabouts import Whereabouts
 from kitemesh_runtime.bus import Bus
+from kitemesh_runtime.clearing import Clearing
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.execution_stores import LiveTurn
@@ -51,6 +52,7 @@ class Sweeper:
         whereabouts: Whereabouts,
         engine: Engine,
         endings: Endings,
+        clearing: Clearing,
         clock: Clock,
     ) -> None:
         self._bus: Final = bus
@@ -60,6 +62,7 @@ class Sweeper:
         self._clock: Final = clock
         self._engine: Final = engine
         self._endings: Final = endings
+        self._clearing: Final = clearing
 
     async def sweep(self) -> None:
         """Sweep once.
@@ -74,6 +77,8 @@ class Sweeper:
             await self._endings.promote(each)
         if promoted:
             log.info("sweep.promoted", turns=len(promoted))
+        for tenant, name in await self._stores.conversations.buried():
+            await self._one("conversation", name, self._clearing.clear(tenant, name))
         for hold in await self._stores.holds.due():
             await self._one("hold", hold.id, self._engine.apply_hold(_apply(hold.turn, hold.tenant, hold.id)))
         is_unheard = False

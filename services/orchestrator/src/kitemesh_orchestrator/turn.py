@@ -13,6 +13,7 @@ from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.events import CallsReturned, StepCancelled, StepFailed, StepGenerated
 from kitemesh_orchestrator import calls
+from kitemesh_orchestrator.choices import permitted
 from kitemesh_orchestrator.happenings import (
     Command,
     Event,
@@ -182,7 +183,25 @@ def _on_answer(state: Generating, event: StepAnswered) -> Decision:
     opened = (OpenHold(hold=calling.hold),) if calling.hold is not None else ()
     if calling.jobs or calling.undecided:
         return Decision(calling, (*opened, *pending(calling)))
-    return _go_on(calling)
+    return _with_choices(_go_on(calling), generated)
+
+
+def _with_choices(decision: Decision, generated: StepGenerated) -> Decision:
+    """Add what else was said in a step, should the turn end with it."""
+    if not (generated.alternatives or generated.logprobs):
+        return decision
+    return decision._replace(
+        commands=tuple(
+            msgspec.structs.replace(
+                command,
+                alternatives=permitted(generated.alternatives, decision.state.start.tools),
+                logprobs=generated.logprobs,
+            )
+            if isinstance(command, Finish) and command.outcome == "completed"
+            else command
+            for command in decision.commands
+        )
+    )
 
 
 def _go_on(state: Calling, besides: tuple[Job, ...] | None = None) -> Decision:
@@ -289,4 +308,5 @@ def _end_with(
         timings=calls.add_timings(state.timings, event.timings),
         earlier=state.steps,
     )
-    return Decision(Ended(start=state.start), (finish,))
+    ended = Decision(Ended(start=state.start), (finish,))
+    return _with_choices(ended, event) if isinstance(event, StepGenerated) else ended
