@@ -51,7 +51,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         action="append",
         dest="models",
         metavar="M",
-        help="model id, agent:ID or group:UUID that it may use; repeatable (default: all)",
+        help="model id, agent:ID or group:UUID that it may use beside its default agent; repeatable (default: all)",
     )
     create.add_argument(
         "--expires-in", type=lifetime_s, metavar="TIME", help="such as 12h or 30d (default: it does not expire)"

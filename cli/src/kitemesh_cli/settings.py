@@ -17,7 +17,7 @@ DEV_DRAIN_S: Final = 5.0
 
 
 class KeysSettings(Settings):
-    """Settings of `kitemesh keys`, `kitemesh conversation` and `kitemesh tools`."""
+    """Settings of `kitemesh keys`, `kitemesh conversation`, `kitemesh tools` and `kitemesh knowledge`."""
 
     key_pepper: SecretStr = Field(
         SecretStr(""), description="Secret under which API keys are digested; the same for every gateway."

@@ -75,7 +75,8 @@ async def start_up(plan: Plan, children: Children, session: aiohttp.ClientSessio
     async with step("bootstrap") as current:
         changes = await _bootstrap(settings, catalog.catalog)
         current.detail = _sum_up(changes)
-    key = await _find_key(settings, folder, pepper, tenant)
+    agent = cluster.anonymous_agent(given, catalog.catalog) or None
+    key = await _find_key(settings, folder, pepper, tenant=tenant, agent=agent)
     services = cluster.list_services(settings, catalog.catalog, plan.port)
     environ = cluster.shared_environment(plan.environ, shared)
     async with step("services") as current:
@@ -165,9 +166,11 @@ async def _bootstrap(settings: DevSettings, catalog: Catalog) -> list[str]:
             await asyncio.sleep(_TRY_AGAIN_S)
 
 
-async def _find_key(settings: DevSettings, folder: DataFolder, pepper: str, tenant: str) -> DevKey:
+async def _find_key(
+    settings: DevSettings, folder: DataFolder, pepper: str, *, tenant: str, agent: str | None
+) -> DevKey:
     async with open_cli_stores(settings) as stores:
-        return await dev_key.ensure_key(stores.keys, folder.key, pepper.encode(), tenant=tenant)
+        return await dev_key.ensure_key(stores.keys, folder.key, pepper.encode(), tenant=tenant, agent=agent)
 
 
 async def _together(*work: Coroutine[Any, Any, Any]) -> list[Any]:

@@ -28,6 +28,8 @@ from kitemesh_runtime.stores import KeyRecord, Stores
 from kitemesh_runtime.stores_memory import memory_stores
 
 PEPPER = "pepper-for-the-tests"
+MAX_FILE_BODY_BYTES = 2 * 1024 * 1024
+"""Less than an installation has, so that what is too large is sent fast."""
 TENANT = "acme"
 KEY = keyring.make(bytes(range(40)))
 GROUP = "group:123e4567-e89b-12d3-a456-426614174000"
@@ -296,7 +298,9 @@ async def open_rig(
 
     `changes` are settings; `is_worked`: somebody takes starts off the queue.
     """
-    settings = GatewaySettings.model_validate({"port": 0, "key_pepper": PEPPER, **changes})
+    settings = GatewaySettings.model_validate(
+        {"port": 0, "key_pepper": PEPPER, "max_file_body_bytes": MAX_FILE_BODY_BYTES, **changes}
+    )
     clock = SystemClock()
     stores = memory_stores(clock) if shared is None else shared
     if shared is None:

@@ -167,7 +167,6 @@ MEDIA, LARGE = "request.media_type", "request.too_large"
 JSON = "The body is not valid JSON: "
 TYPE = "Content-Type must be application/json in UTF-8"
 ENCODING = "Content-Encoding must be absent or identity"
-LATER = "is not supported yet"
 SYSTEM = {"role": "system", "content": "x"}
 # What is wrong with a request, and the whole of what is said about it.
 MISTAKES: list[tuple[dict[str, Any], Told]] = [
@@ -210,13 +209,20 @@ MISTAKES: list[tuple[dict[str, Any], Told]] = [
         ),
     ),
     (
-        {"body": {**ASK, "n": 2, "top_logprobs": 1, "response_format": {"type": "json_object"}}},
+        {"body": {**ASK, "messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}},
         bad(
             UNSUPPORTED,
-            f"n: only 1 is supported so far; top_logprobs: {LATER}; "
-            "response_format.type: only 'text' is supported so far",
-            "n",
+            "messages.0.content.0.type: only 'text', 'image_url' and 'file' are supported",
+            "messages.0.content.0.type",
         ),
+    ),
+    (
+        {"body": {**ASK, "n": 2, "logprobs": True, "metadata": {"mode": "durable"}}},
+        bad(INVALID, "n: must be 1 in a durable turn; logprobs: must be false in a durable turn", "n"),
+    ),
+    (
+        {"body": {**ASK, "n": 2}, "Idempotency-Key": "k-1"},
+        bad(INVALID, "n: must be 1 in a durable turn", "n"),
     ),
     (
         {"body": ASK, "Idempotency-Key": "x" * 256},
@@ -231,7 +237,11 @@ MISTAKES: list[tuple[dict[str, Any], Told]] = [
         {"body": ASK, "Last-Event-ID": "x:1.1.1.0\r\nLast-Event-ID: x:1.1.1.1"},
         bad(INVALID, "Last-Event-ID: must be given once", "Last-Event-ID"),
     ),
-    ({"body": b"x" * (1024 * 1024 + 1)}, bad(LARGE, "The body must not be larger than 1048576 bytes", status=413)),
+    ({"body": b"x" * (2 * 1024 * 1024 + 1)}, bad(LARGE, "The body must not be larger than 2097152 bytes", status=413)),
+    (
+        {"body": {**ASK, "messages": [{"role": "user", "content": "x" * 1024 * 1024}]}},
+        bad(LARGE, "What is new in the request must not be larger than 1048576 bytes, files aside", status=413),
+    ),
     ({"body": ASK, "Content-Type": "text/plain"}, bad(MEDIA, TYPE, status=415)),
     ({"body": ASK, "Content-Type": "application/json; charset=latin-1"}, bad(MEDIA, TYPE, status=415)),
     ({"body": ASK, "Content-Encoding": "gzip"}, bad(MEDIA, ENCODING, status=415)),
@@ -243,7 +253,7 @@ MISTAKES: list[tuple[dict[str, Any], Told]] = [
 ]
 
 
-@pytest.mark.requirement("completions:later-fields-are-refused", "http:body-is-bounded", "http:body-is-json")
+@pytest.mark.requirement("completions:foreign-features-are-refused", "http:body-is-bounded", "http:body-is-json")
 @pytest.mark.parametrize(("given", "told"), MISTAKES, ids=range(len(MISTAKES)))
 async def test_what_is_wrong_with_a_request_is_told_in_these_words(rig: Rig, given: dict[str, Any], told: Told) -> None:
     answer = await rig.ask(post(**given))
@@ -377,7 +387,7 @@ async def test_a_chunked_body_that_grows_too_large_is_refused_and_its_sender_see
     sending = asyncio.create_task(client.send(chunked(*[b"x" * 65536] * 40)))
     await sending
     answer = await client.answer()
-    assert_told(answer, bad(LARGE, "The body must not be larger than 1048576 bytes", status=413))
+    assert_told(answer, bad(LARGE, "The body must not be larger than 2097152 bytes", status=413))
     assert answer.headers["connection"] == "close"
     assert await client.ended()
 

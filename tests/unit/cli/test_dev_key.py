@@ -69,15 +69,18 @@ async def test_a_key_without_a_scope_that_is_new_is_made_anew(keys: MemoryKeys, 
     assert f"key {old.id} is now revoked" in made.note
 
 
-async def test_the_key_is_tied_to_no_agent_and_a_replaced_one_is_revoked(keys: MemoryKeys, tmp_path: Path) -> None:
+async def test_the_keys_agent_is_the_given_one_and_a_replaced_key_is_revoked(keys: MemoryKeys, tmp_path: Path) -> None:
     text, old = await issue(keys, PEPPER, tenant="dev", scopes=tuple(Scope), default_agent="gone")
     (tmp_path / "key").write_text(text)
-    made = await ensure(keys, tmp_path / "key")
+    made = await ensure(keys, tmp_path / "key", agent="assistant")
     assert "is tied to agent gone" in made.note
+    assert (await ensure(keys, tmp_path / "key", agent="assistant")).text == made.text
     records = {record.id: record for record in await keys.list("dev")}
     assert records.pop(old.id).revoked_at_s is not None
     (new,) = records.values()
-    assert (new.default_agent, new.revoked_at_s) == (None, None)
+    assert (new.default_agent, new.revoked_at_s) == ("assistant", None)
+    # Without an agent that answers by itself it would name one that may be gone.
+    assert "is tied to agent assistant" in (await ensure(keys, tmp_path / "key")).note
 
 
 async def test_a_key_of_another_tenant_is_revoked_when_it_is_replaced(keys: MemoryKeys, tmp_path: Path) -> None:

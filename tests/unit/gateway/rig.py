@@ -10,6 +10,7 @@ from kitemesh_contracts.deltas import Delta, Frame, TextDelta, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_gateway.dialects.base import Place, Rest
 from kitemesh_gateway.following import Pieces
+from kitemesh_gateway.positions import Position
 from kitemesh_gateway.watches import Watched
 from kitemesh_runtime.bus import Bus, Listener, Stored
 
@@ -126,7 +127,7 @@ class Screen:
         async with asyncio.timeout(5):
             await self._over.wait()
 
-    def go_on(self) -> None:
+    def go_on(self, position: Position | None = None) -> None:
         self.has_start = True
 
     def show(self, place: Place, items: tuple[Delta, ...], seen: int = 0) -> None:

@@ -6,10 +6,11 @@ from contextlib import suppress
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from kitemesh_contracts import codec, subjects
-from kitemesh_contracts.commands import Route, StartTurn
-from kitemesh_contracts.content import AssistantMessage, Sampling, Step, TextPart, UserMessage
+from kitemesh_contracts.commands import Mode, Route, StartTurn
+from kitemesh_contracts.content import AssistantMessage, FilePart, Sampling, Step, TextPart, UserMessage
 from kitemesh_contracts.errors import (
     BadRequest,
     Busy,
@@ -25,6 +26,8 @@ from kitemesh_gateway.accepting import Accepting, queued
 from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.dialects.base import TurnRequest, WantedMode
 from kitemesh_gateway.idempotency import Key, claimed_as
+from kitemesh_gateway.keeping import Keeping
+from kitemesh_gateway.message_ids import MessageIds
 from kitemesh_gateway.turns import Turns
 from kitemesh_gateway.watches import Watched
 from kitemesh_runtime.bus import Receipt
@@ -105,6 +108,7 @@ class Gateway:
             parcels=Parcels(stores.blobs),
             relay=relay,
             conversations=stores.conversations,
+            message_ids=MessageIds(stores.claims, stores.live_turns),
             catalog=handle(CATALOG),
             clock=clock,
             store_state=up(),
@@ -116,21 +120,15 @@ class Gateway:
             stores.live_turns,
             stores.claims,
             stores.conversations,
+            message_ids=MessageIds(stores.claims, stores.live_turns),
+            keeping=Keeping(stores.blobs),
             bus=bus,
             relay=relay,
             clock=clock,
         )
 
     def start(self, **fields: Any) -> StartTurn:
-        values: dict[str, Any] = {
-            "model": "m",
-            "messages": (UserMessage(parts=(TextPart(text="Hi"),)),),
-            "sampling": Sampling(),
-            "stream": True,
-            "include_usage": True,
-            **fields,
-        }
-        asked = TurnRequest(**values)
+        asked = request(**fields)
         route = self.turns.route(PRINCIPAL, asked)
         return self.turns.accept(PRINCIPAL, asked, route, mode="durable", request_id="req_1", dialect="completions")
 
@@ -140,6 +138,18 @@ class Gateway:
         if isinstance(stored, StartTurn):
             await self.accepting.publish(stored, key)
         return stored
+
+
+def request(**fields: Any) -> TurnRequest:
+    values: dict[str, Any] = {
+        "model": "m",
+        "messages": (UserMessage(parts=(TextPart(text="Hi"),)),),
+        "sampling": Sampling(),
+        "stream": True,
+        "include_usage": True,
+        **fields,
+    }
+    return TurnRequest(**values)
 
 
 def up() -> Dependency:
@@ -195,7 +205,7 @@ def test_the_request_wins_over_the_agent_and_a_key_over_both(
     gateway: Gateway, wanted: WantedMode, agent: str | None, keyed_: bool, mode: str
 ) -> None:
     route = Route(requested="x", models=("m",), pool="default", agent=agent)
-    assert gateway.turns.mode(wanted, route, keyed=keyed_) == mode
+    assert gateway.turns.mode(request(mode=wanted), route, keyed=keyed_) == mode
 
 
 # What is stored
@@ -581,3 +591,111 @@ async def _end(gateway: Gateway, start: StartTurn, code: ErrorCode, **ran: Any) 
         **ran,
     )
     await gateway.stores.live_turns.finish(TENANT, record, version=1)
+
+
+# Ids of messages
+
+
+@pytest.mark.requirement("messages:one-id-one-turn")
+@pytest.mark.parametrize("mode", ["classic", "durable"])
+async def test_of_many_messages_with_one_id_one_is_a_turn(clock: ManualClock, mode: Mode) -> None:
+    stores = memory_stores(clock)
+    gateways = [Gateway(stores, clock, replica) for replica in ("gw-a", "gw-b")]
+
+    async def send(place: int) -> object:
+        gateway = gateways[place % 2]
+        start = replace(gateway.start(message="m-1"), mode=mode)
+        return await (gateway.accepting.store(start) if mode == "durable" else gateway.accepting.reserve(start, ()))
+
+    answers = await asyncio.gather(*map(send, range(20)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, Conflict)]
+    assert {each.code for each in refused} == {ErrorCode.MESSAGE_EXISTS}
+    assert (len(refused), sum(isinstance(answer, StartTurn) for answer in answers)) == (19, 1)
+    # Another tenant's message of that id is another one.
+    other = replace(gateways[0].start(message="m-1"), tenant="other")
+    assert isinstance(await gateways[0].accepting.store(other), StartTurn)
+
+
+@pytest.mark.requirement("messages:one-id-one-turn")
+async def test_a_refused_turn_gives_the_id_of_its_message_back(gateway: Gateway) -> None:
+    start = gateway.start(message="m-2")
+    reserved = await gateway.accepting.reserve(replace(start, mode="classic"), ())
+    await gateway.accepting.free(reserved)
+    stored = await gateway.accepting.store(start, keyed())
+    assert isinstance(stored, StartTurn)
+    gateway.queue.error = Busy(ErrorCode.QUEUE_FULL, "full")
+    with pytest.raises(Busy):
+        await gateway.accepting.publish(stored, keyed())
+    gateway.queue.error = None
+    assert isinstance(await gateway.accept(gateway.start(message="m-2")), StartTurn)
+
+
+@pytest.mark.requirement("messages:one-id-one-turn")
+async def test_a_message_id_that_was_used_leaves_the_key_beside_it_free(gateway: Gateway) -> None:
+    await gateway.accept(gateway.start(message="m-3"))
+    with pytest.raises(Conflict) as refused:
+        await gateway.accepting.store(gateway.start(message="m-3"), keyed())
+    assert refused.value.code is ErrorCode.MESSAGE_EXISTS
+    assert isinstance(await gateway.accept(gateway.start(message="m-4"), keyed()), StartTurn)
+
+
+@pytest.mark.requirement("messages:one-id-one-turn")
+async def test_a_repeated_request_with_a_key_is_its_turn_again_whatever_the_id_of_its_message(gateway: Gateway) -> None:
+    first = await gateway.accept(gateway.start(message="m-5"), keyed())
+    again = await gateway.accepting.store(gateway.start(message="m-5"), keyed())
+    assert isinstance(first, StartTurn)
+    assert isinstance(again, LiveTurn)
+    assert again.id == first.turn
+
+
+@pytest.mark.requirement("messages:one-id-one-turn")
+@pytest.mark.parametrize("code", [ErrorCode.CONVERSATION_BUSY, ErrorCode.CONVERSATION_HELD])
+async def test_the_id_of_a_message_whose_stored_turn_was_refused_is_free_for_another_try(
+    gateway: Gateway, code: ErrorCode
+) -> None:
+    first = gateway.start(message="m-6")
+    await gateway.accept(first)
+    await gateway.stores.claims.settle(TENANT, "message", "m-6", first.turn)
+    await _end(gateway, first, code)
+    answers = await asyncio.gather(
+        *(gateway.accept(gateway.start(message="m-6")) for _ in range(5)), return_exceptions=True
+    )
+    assert sum(isinstance(answer, StartTurn) for answer in answers) == 1
+    assert sum(isinstance(answer, Conflict) for answer in answers) == 4
+
+
+@pytest.mark.requirement("messages:one-id-one-turn")
+async def test_the_id_of_a_message_whose_turn_failed_stays_taken(gateway: Gateway) -> None:
+    first = gateway.start(message="m-7")
+    await gateway.accept(first)
+    await _end(gateway, first, ErrorCode.UPSTREAM_FAILED)
+    with pytest.raises(Conflict):
+        await gateway.accept(gateway.start(message="m-7"))
+
+
+async def test_a_key_whose_turn_was_deleted_is_told_so(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = gateway.start(conversation="c-gone", creates=True)
+    await gateway.accept(first, keyed())
+    await gateway.stores.turns.erase(TENANT, conversation="c-gone")
+    monkeypatch.setattr(accepting, "ASK_AGAIN_S", 0.0)
+    with pytest.raises(NotFound) as refused:
+        await gateway.accepting.store(gateway.start(conversation="c-gone", creates=True), keyed())
+    assert refused.value.code is ErrorCode.CONVERSATION_UNKNOWN
+
+
+async def test_files_are_stored_once_and_named_in_the_turn(gateway: Gateway) -> None:
+    parts = (FilePart(media_type="image/png", blob="#0", size=3), TextPart(text="What is it?"))
+    asked = {"messages": (UserMessage(parts=parts),), "conversation": "c-files", "creates": True}
+    starts = [await gateway.accepting.store(gateway.start(**asked), None, [b"png"]) for _ in range(2)]
+    blobs = set()
+    for start in starts:
+        assert isinstance(start, StartTurn)
+        (message,) = start.input
+        assert isinstance(message, UserMessage)
+        (part, text) = message.parts
+        assert isinstance(part, FilePart)
+        assert text == parts[1]
+        assert part.blob is not None
+        assert await gateway.stores.blobs.get(TENANT, part.blob) == b"png"
+        blobs.add(part.blob)
+    assert len(blobs) == 1

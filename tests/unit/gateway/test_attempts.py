@@ -1,7 +1,7 @@
 import pytest
 
 from kitemesh_contracts.content import Step, ToolCall
-from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta, TurnEnded
+from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, ResultDelta, TextDelta, TurnEnded
 from kitemesh_gateway.attempts import Shown
 from kitemesh_gateway.dialects.base import Rest
 from unit.gateway.rig import ended, frame
@@ -36,6 +36,18 @@ def test_the_first_attempt_seen_is_the_one_that_is_followed() -> None:
     assert shown.take(1, 3, frame(1, "x")) == ()
     assert shown.take(1, 1, frame(1, "y")) == ()
     assert shown.take(1, 2, frame(2, "b")) == (TextDelta(text="b"),)
+
+
+@pytest.mark.requirement("attempt:one-is-shown")
+def test_an_attempt_that_told_only_results_makes_way_for_the_next_one() -> None:
+    shown = Shown()
+    results = Frame(n=1, offset=0, items=(ResultDelta(call="c", text="found"),))
+    assert shown.take(1, 2, results) == results.items
+    assert shown.take(1, 1, frame(1, "x")) == ()
+    assert shown.take(1, 3, results) == results.items
+    assert shown.take(1, 3, frame(2, "a")) == (TextDelta(text="a"),)
+    assert shown.take(1, 4, frame(1, "x")) == ()
+    assert shown.rest(ended("ab", attempt=3, last=3)) == more("b")
 
 
 @pytest.mark.requirement("attempt:gap-stops-the-showing")

@@ -81,8 +81,15 @@ async def test_a_key_becomes_its_principal() -> None:
         key=KEY.id,
         scopes=frozenset({"chat", "admin"}),
         default_agent="helper",
-        models=frozenset({"m"}),
+        models=frozenset({"m", "agent:helper"}),
     )
+
+
+@pytest.mark.requirement("conversation:keys-of-one-tenant")
+async def test_a_key_may_name_its_default_agent_besides_its_models() -> None:
+    helped = await Door(record(default_agent="helper", models=("m",))).knock(bearer())
+    assert [helped.allows(name) for name in ("m", "agent:helper", "agent:other")] == [True, True, False]
+    assert (await Door(record(default_agent="helper")).knock(bearer())).models is None
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])

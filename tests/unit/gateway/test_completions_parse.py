@@ -1,4 +1,5 @@
 import contextlib
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from msgspec import Raw
 
 from kitemesh_contracts.content import (
     AssistantMessage,
+    FilePart,
     Message,
+    ResponseFormat,
     Sampling,
     SystemMessage,
     TextPart,
@@ -25,6 +28,16 @@ from kitemesh_gateway.dialects.completions_parse import parse
 GROUP = "group:123e4567-e89b-12d3-a456-426614174000"
 USER = {"role": "user", "content": "Hi"}
 OK: dict[str, Any] = {"model": "m", "messages": [USER]}
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
+PDF = b"%PDF-1.7"
+PNG_URI = "data:image/png;base64," + b64encode(PNG).decode()
+PDF_URI = "data:application/pdf;base64," + b64encode(PDF).decode()
+
+
+def looking(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}
 
 
 def tool(name: str, **fields: object) -> dict[str, Any]:
@@ -63,7 +76,10 @@ def test_the_seeds_request_becomes_a_turn() -> None:
 
 
 @pytest.mark.requirement(
-    "completions:honoured-fields", "completions:newer-bound-wins", "http:unknown-fields-are-ignored"
+    "completions:honoured-fields",
+    "completions:metadata-is-kept",
+    "completions:newer-bound-wins",
+    "http:unknown-fields-are-ignored",
 )
 def test_every_honoured_field_is_carried() -> None:
     request = parse(
@@ -77,12 +93,13 @@ def test_every_honoured_field_is_carried() -> None:
             "max_completion_tokens": 20,
             "stop": ["a", "b"],
             "seed": -(2**63),
-            "n": 1,
+            "n": 4,
             "presence_penalty": -2,
             "frequency_penalty": 2,
             "logit_bias": {"50256": -100},
-            "logprobs": False,
-            "response_format": {"type": "text"},
+            "logprobs": True,
+            "top_logprobs": 20,
+            "response_format": {"type": "json_object"},
             "tools": [],
             "reasoning_effort": "low",
             "user": "u",
@@ -102,7 +119,12 @@ def test_every_honoured_field_is_carried() -> None:
         logit_bias={"50256": -100.0},
         reasoning_effort="low",
         user="u",
+        choices=4,
+        logprobs=True,
+        top_logprobs=20,
+        response_format=ResponseFormat(kind="json_object"),
     )
+    assert request.details == '{"metadata":{"other":{"x":[]}}}'
     assert (request.stream, request.include_usage, request.conversation, request.label) == (True, True, "c-1", "")
 
 
@@ -169,6 +191,80 @@ def test_store_false_keeps_nothing() -> None:
 TOOL_RESULT = {"role": "tool", "tool_call_id": "c-1", "content": "42"}
 
 
+@pytest.mark.requirement("completions:files")
+def test_images_and_files_are_parts_whose_bytes_stand_beside_the_messages() -> None:
+    request = parse(
+        {
+            "model": "m",
+            "messages": [
+                looking(
+                    {"type": "text", "text": "Look:"},
+                    {"type": "image_url", "image_url": {"url": PNG_URI, "detail": "low"}},
+                    {"type": "image_url", "image_url": {"url": "https://a.example/1"}},
+                ),
+                {"role": "assistant", "content": "I see"},
+                looking(
+                    {"type": "file", "file": {"file_data": PDF_URI, "filename": "a.pdf"}},
+                    {"type": "file", "file": {"file_data": PNG_URI}},
+                ),
+            ],
+        },
+    )
+    assert request.files == (PNG, PDF)
+    assert request.messages == (
+        UserMessage(
+            parts=(
+                TextPart(text="Look:"),
+                FilePart(media_type="image/png", blob="#0", size=len(PNG), detail="low"),
+                FilePart(media_type="", url="https://a.example/1"),
+            )
+        ),
+        AssistantMessage(text="I see"),
+        UserMessage(
+            parts=(
+                FilePart(media_type="application/pdf", blob="#1", size=len(PDF), name="a.pdf"),
+                FilePart(media_type="image/png", blob="#0", size=len(PNG)),
+            )
+        ),
+    )
+
+
+@pytest.mark.requirement("completions:only-new-messages", "completions:files")
+def test_with_a_stored_conversation_only_new_files_are_taken() -> None:
+    old = looking({"type": "image_url", "image_url": {"url": PNG_URI}})
+    new = looking({"type": "file", "file": {"file_data": PDF_URI, "filename": "a.pdf"}})
+    messages = [*[old, {"role": "assistant", "content": "I see"}] * 65, new]
+    request = parse({"model": "m", "messages": messages, "metadata": {"conversation_id": "c"}})
+    assert request.files == (PDF,)
+
+
+@pytest.mark.requirement("completions:response-format")
+def test_a_schema_for_the_answer_is_carried_as_it_is() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "number"}}}
+    form = {"name": "point", "description": "A point", "schema": schema, "strict": True}
+    request = parse({**OK, "response_format": {"type": "json_schema", "json_schema": form}})
+    assert request.sampling.response_format == ResponseFormat(
+        kind="json_schema",
+        name="point",
+        description="A point",
+        schema=Raw(b'{"type":"object","properties":{"a":{"type":"number"}}}'),
+        strict=True,
+    )
+    assert parse({**OK, "response_format": {"type": "text"}}).sampling == Sampling()
+
+
+@pytest.mark.requirement("completions:reasoning-is-taken-back")
+def test_what_an_answer_told_of_its_reasoning_may_come_back() -> None:
+    messages = [USER, {"role": "assistant", "content": "A", "reasoning_content": "Hm"}, USER]
+    assert parse({"model": "m", "messages": messages}).messages[1] == AssistantMessage(text="A", reasoning="Hm")
+
+
+@pytest.mark.requirement("completions:metadata-is-kept")
+@pytest.mark.parametrize("metadata", [None, {}, {"mode": "auto", "request_id": "r", "conversation_id": "c"}])
+def test_metadata_of_ours_is_not_kept_a_second_time(metadata: dict[str, str] | None) -> None:
+    assert parse({**OK, "metadata": metadata}).details == ""
+
+
 @pytest.mark.requirement("completions:client-tools")
 def test_client_tools_are_carried_as_they_are() -> None:
     request = parse(
@@ -181,6 +277,7 @@ def test_client_tools_are_carried_as_they_are() -> None:
                     parameters={"type": "object", "properties": {"a": {"type": "number"}}},
                 ),
                 tool("bare", strict=False),
+                tool("exact", strict=True),
             ],
             "tool_choice": tool("bare"),
             "parallel_tool_calls": False,
@@ -193,6 +290,7 @@ def test_client_tools_are_carried_as_they_are() -> None:
             parameters=Raw(b'{"type":"object","properties":{"a":{"type":"number"}}}'),
         ),
         ToolSpec(name="bare", parameters=Raw(b'{"type":"object"}')),
+        ToolSpec(name="exact", parameters=Raw(b'{"type":"object"}'), strict=True),
     )
     assert (request.tool_choice, request.parallel_calls) == ("tool:bare", False)
 
@@ -374,7 +472,18 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         "stream_options",
         "stream_options: is only allowed with stream",
     ),
-    ({**OK, "n": 2}, ErrorCode.REQUEST_UNSUPPORTED, "n", "n: only 1 is supported so far"),
+    (
+        {**OK, "top_logprobs": 0},
+        ErrorCode.REQUEST_INVALID,
+        "top_logprobs",
+        "top_logprobs: is only allowed with logprobs",
+    ),
+    (
+        {**OK, "metadata": {"mode": "auto", "notes": "x" * 16_400}},
+        ErrorCode.REQUEST_INVALID,
+        "metadata",
+        "metadata: must not have more than 16384 bytes beside what is named here",
+    ),
     (
         {**OK, "tools": [{}, 5, {"type": "custom", "function": {}}, {"type": "function", "function": {"name": "a b"}}]},
         ErrorCode.REQUEST_INVALID,
@@ -407,12 +516,6 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         "tools: must have at most 64 item(s)",
     ),
     (
-        {**OK, "tools": [tool("f", strict=True)]},
-        ErrorCode.REQUEST_UNSUPPORTED,
-        "tools.0.function.strict",
-        "tools.0.function.strict: only false is supported so far",
-    ),
-    (
         {**OK, "tool_choice": "never", "parallel_tool_calls": "no"},
         ErrorCode.REQUEST_INVALID,
         "tool_choice",
@@ -443,16 +546,41 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         "temperature: must be at most 2; tool_choice.function.name: is not the name of one of the tools",
     ),
     (
-        {**OK, "logprobs": True, "top_logprobs": 2},
-        ErrorCode.REQUEST_UNSUPPORTED,
+        {**OK, "logprobs": 1, "top_logprobs": 21},
+        ErrorCode.REQUEST_INVALID,
         "logprobs",
-        "logprobs: only false is supported so far; top_logprobs: is not supported yet",
+        (
+            "logprobs: must be true or false; top_logprobs: must be at most 20; "
+            "top_logprobs: is only allowed with logprobs"
+        ),
     ),
     (
-        {**OK, "response_format": {"type": "json_object"}},
-        ErrorCode.REQUEST_UNSUPPORTED,
+        {**OK, "response_format": {"type": "xml"}},
+        ErrorCode.REQUEST_INVALID,
         "response_format.type",
-        "response_format.type: only 'text' is supported so far",
+        "response_format.type: must be 'text', 'json_object' or 'json_schema'",
+    ),
+    (
+        {**OK, "response_format": "json"},
+        ErrorCode.REQUEST_INVALID,
+        "response_format",
+        "response_format: must be an object",
+    ),
+    (
+        {**OK, "response_format": {"type": "json_schema", "json_schema": {"name": "a b", "schema": [], "strict": 1}}},
+        ErrorCode.REQUEST_INVALID,
+        "response_format.json_schema.name",
+        (
+            "response_format.json_schema.name: must be an id: 1 to 64 of A-Z, a-z, 0-9, _ and -; "
+            "response_format.json_schema.schema: must be an object; "
+            "response_format.json_schema.strict: must be true or false"
+        ),
+    ),
+    (
+        {**OK, "response_format": {"type": "json_schema"}},
+        ErrorCode.REQUEST_INVALID,
+        "response_format.json_schema",
+        "response_format.json_schema: is required",
     ),
     (
         {**OK, "messages": [USER, {"role": "tool", "content": "1", "tool_call_id": "c"}]},
@@ -499,22 +627,87 @@ MISTAKES: list[tuple[object, ErrorCode, str | None, str]] = [
         "messages: needs at least one user message",
     ),
     (
-        {**OK, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]},
+        {**OK, "messages": [looking({"type": "input_audio", "input_audio": {}})]},
         ErrorCode.REQUEST_UNSUPPORTED,
         "messages.0.content.0.type",
-        "messages.0.content.0.type: only 'text' is supported so far",
+        "messages.0.content.0.type: only 'text', 'image_url' and 'file' are supported",
     ),
     (
-        {**OK, "n": 2, "temperature": 3},
+        {**OK, "messages": [looking({"type": "file", "file": {"file_data": PNG_URI, "file_id": "file-1"}})]},
+        ErrorCode.REQUEST_UNSUPPORTED,
+        "messages.0.content.0.file.file_id",
+        (
+            "messages.0.content.0.file.file_id: is not supported: there are no stored files here, file_data brings "
+            "the bytes"
+        ),
+    ),
+    (
+        {
+            **OK,
+            "messages": [
+                looking(
+                    {"type": "image_url", "image_url": {"url": "http://a.example/1", "detail": "much"}},
+                    {"type": "image_url", "image_url": "https://a.example/1"},
+                    {"type": "image_url", "image_url": {"url": 5}},
+                    {"type": "image_url", "image_url": {"url": PDF_URI}},
+                    {"type": "file", "file": {}},
+                    {"type": "file", "file": {"file_data": "AAAA", "filename": "a\nb"}},
+                    {"type": "file", "file": {"file_data": "AAAA"}},
+                ),
+            ],
+        },
+        ErrorCode.REQUEST_INVALID,
+        "messages.0.content.0.image_url.url",
+        (
+            "messages.0.content.0.image_url.url: must be an https:// address or a data: URI; "
+            "messages.0.content.0.image_url.detail: must be 'auto', 'low' or 'high'; "
+            "messages.0.content.1.image_url: must be an object; "
+            "messages.0.content.2.image_url.url: must be a string; "
+            "messages.0.content.3.image_url.url: must be an image; "
+            "messages.0.content.4.file.file_data: is required; "
+            "messages.0.content.5.file.filename: must not hold control characters; "
+            "messages.0.content.6.file: must be a data URI: the name of the file does not say its type"
+        ),
+    ),
+    (
+        {**OK, "messages": [looking(*[{"type": "image_url", "image_url": {"url": "https://a.example/1"}}] * 65)]},
+        ErrorCode.REQUEST_INVALID,
+        "messages",
+        "messages: must not bring more than 64 files",
+    ),
+    (
+        {
+            **OK,
+            "messages": [
+                USER,
+                *(
+                    {
+                        "role": role,
+                        "content": [{"type": "image_url", "image_url": {"url": PNG_URI}}],
+                        "tool_call_id": "c",
+                    }
+                    for role in ("system", "assistant")
+                ),
+            ],
+        },
+        ErrorCode.REQUEST_INVALID,
+        "messages.1.content.0.type",
+        (
+            "messages.1.content.0.type: must be 'text'; messages.1.content.0.text: is required; "
+            "messages.2.content.0.type: must be 'text'; messages.2.content.0.text: is required"
+        ),
+    ),
+    (
+        {**OK, "n": 5, "temperature": 3},
         ErrorCode.REQUEST_INVALID,
         "temperature",
-        "temperature: must be at most 2; n: only 1 is supported so far",
+        "temperature: must be at most 2; n: must be at most 4",
     ),
 ]
 
 
 @pytest.mark.requirement(
-    "completions:group-is-a-uuid", "completions:later-fields-are-refused", "http:all-mistakes-at-once"
+    "completions:group-is-a-uuid", "completions:foreign-features-are-refused", "http:all-mistakes-at-once"
 )
 @pytest.mark.parametrize(("body", "code", "param", "message"), MISTAKES, ids=range(len(MISTAKES)))
 def test_every_mistake_is_named_at_once(body: object, code: ErrorCode, param: str | None, message: str) -> None:

@@ -109,6 +109,11 @@ MISTAKES: list[tuple[object, str | None, str]] = [
         ),
     ),
     (
+        {**OK, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        "messages.0.content.0.type",
+        "messages.0.content.0.type: must be 'text'; messages.0.content.0.text: is required",
+    ),
+    (
         {**OK, "messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": None}]},
         "messages.0.role",
         "messages.0.role: must be 'user'; messages.1.content: must be a string or an array of parts",

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.content import AssistantMessage, Step, ToolCall
 from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo
+from kitemesh_gateway.dialects.base import Refused
 from kitemesh_gateway.dialects.native import Native
 from kitemesh_gateway.dialects.native_answers import ExecutionOut
 from kitemesh_gateway.dialects.native_rendering import approval_out, execution_out, hold_status
@@ -20,7 +21,7 @@ from unit.gateway.holding import CATALOG, CATALOG_DATA, TENANT, TURN, held_call,
 
 
 def refused(path: str, code: ErrorCode = ErrorCode.APPROVAL_UNKNOWN) -> dict[str, Any]:
-    told = Native().refusal(ErrorInfo(code=code, message="why"), request_id="req_1", param=None, path=path)
+    told = Native().refusal(ErrorInfo(code=code, message="why"), Refused("req_1", path))
     assert told.content_type == "application/problem+json"
     body: dict[str, Any] = json.loads(told.body)
     return body

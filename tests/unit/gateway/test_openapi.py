@@ -1,3 +1,5 @@
+import ast
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -5,14 +7,20 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from msgspec import Struct
+from pydantic import create_model
 
 from kitemesh_contracts.errors import MEANINGS, ErrorCode
+from kitemesh_gateway import app
 from kitemesh_gateway.advice import ADVICE
 from kitemesh_gateway.dialects.completions_models import ChatRequest
 from kitemesh_gateway.dialects.completions_resume import ResumeRequest
 from kitemesh_gateway.dialects.native_bodies import BackgroundRequest
+from kitemesh_gateway.dialects.run_completions_models import RunCompletionRequest
 from kitemesh_gateway.docs_page import SECURITY_POLICY, render
 from kitemesh_gateway.openapi import document
+from kitemesh_gateway.openapi_bodies import content
+from kitemesh_gateway.openapi_schemas import with_schemas
 
 DOCUMENT = document("1.2.3")
 
@@ -31,7 +39,7 @@ def references(node: object) -> Iterator[str]:
 def test_every_reference_leads_somewhere() -> None:
     names = {reference.removeprefix("#/components/schemas/") for reference in references(DOCUMENT)}
     assert names <= set(DOCUMENT["components"]["schemas"])
-    assert {"ChatRequest", "Completion", "Chunk", "ErrorEnvelope", "ModelList", "ModelOut"} <= names
+    assert {"ChatRequest", "Completion", "Chunk", "CompletionsErrorEnvelope", "ModelList", "ModelOut"} <= names
 
 
 @pytest.mark.requirement("openapi:described-by-what-validates")
@@ -49,12 +57,73 @@ def test_every_refusal_of_a_chat_is_listed_and_says_when_to_come_back() -> None:
         assert "Retry-After" in answers[status]["headers"]
 
 
-@pytest.mark.requirement("completions:later-fields-are-refused")
-def test_what_only_a_later_version_does_is_not_offered() -> None:
+def test_what_is_there_for_the_sake_of_its_errors_alone_is_not_offered() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    assert schemas["FunctionIn"]["properties"]["strict"]["anyOf"][0] == {"const": False}
-    assert schemas["ChatRequest"]["properties"]["top_logprobs"]["type"] == "null"
-    assert not [name for name in schemas if name.startswith(("Unknown", "Media"))]
+    assert not [name for name in schemas if name.startswith("Unknown")]
+
+
+def test_no_name_says_where_in_the_code_it_comes_from() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert [name for name in schemas if not re.fullmatch(r"[A-Za-z0-9]+", name)] == []
+    assert {"CompletionsCallOut", "NativeCallOut"} <= set(schemas)
+
+
+class One(Struct):
+    """A struct that has the name of a model."""
+
+
+def test_a_model_and_a_struct_of_one_name_are_not_taken_for_each_other() -> None:
+    model = create_model("One")
+    with pytest.raises(ValueError, match="One"):
+        with_schemas({"/": {**content("a", model), **content("b", One)}})
+
+
+def served() -> set[tuple[str, str]]:
+    """Return the routes that the composition root names."""
+    tree = ast.parse(inspect.getsource(app))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Endpoint"]
+    return {(ast.literal_eval(call.args[0]), ast.literal_eval(call.args[1]).replace("{+", "{")) for call in calls}
+
+
+@pytest.mark.requirement("openapi:every-route")
+def test_every_route_is_described_and_nothing_else_is() -> None:
+    described = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert described == served()
+
+
+def test_every_operation_has_a_name_of_its_own_and_a_family() -> None:
+    operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(names) == len(set(names))
+    assert {tag for operation in operations for tag in operation["tags"]} == {tag["name"] for tag in DOCUMENT["tags"]}
+
+
+@pytest.mark.requirement("openapi:every-route")
+def test_every_variable_part_of_a_path_is_described() -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        for operation in methods.values():
+            named = {each["name"] for each in operation.get("parameters", []) if each["in"] == "path"}
+            assert named == set(re.findall(r"{(\w+)}", path))
+
+
+@pytest.mark.requirement("openapi:described-by-what-validates")
+def test_a_run_completion_is_described_with_the_errors_of_its_own() -> None:
+    operation = DOCUMENT["paths"]["/run/v1/chat/completions"]["post"]
+    described = DOCUMENT["components"]["schemas"]["RunCompletionRequest"]
+    assert set(described["properties"]) == set(RunCompletionRequest.model_fields)
+    assert described["required"] == ["model", "messages"]
+    bodies = {
+        status: {media: next(references(each)).rsplit("/", 1)[-1] for media, each in answer["content"].items()}
+        for status, answer in operation["responses"].items()
+    }
+    problem = {"application/problem+json": "Problem"}
+    assert bodies.pop("200") == {"application/json": "Completion", "text/event-stream": "Chunk"}
+    assert bodies.pop("400") == {"application/json": "InvalidOut"}
+    assert bodies.pop("404") == {"application/json": "MissingOut"}
+    assert bodies.pop("500") == {"application/json": "FailedOut"}
+    assert dict.fromkeys(bodies, problem) == bodies
+    assert {"401", "403", "409", "422", "429", "503"} <= bodies.keys()
+    assert "`conflict`" in operation["responses"]["409"]["description"]
 
 
 @pytest.mark.requirement("openapi:described-by-what-validates")
@@ -88,7 +157,8 @@ def test_what_a_request_says_beside_its_body_is_described(method: str, path: str
 @pytest.mark.requirement("openapi:described-by-what-validates")
 def test_every_event_of_an_execution_is_described_with_its_type() -> None:
     answer = DOCUMENT["paths"]["/v1/executions/{id}/stream"]["get"]["responses"]["200"]
-    names = [each["$ref"].rsplit("/", 1)[-1] for each in answer["content"]["text/event-stream"]["schema"]["oneOf"]]
+    data = answer["content"]["text/event-stream"]["schema"]["properties"]["data"]
+    names = [each["$ref"].rsplit("/", 1)[-1] for each in data["contentSchema"]["oneOf"]]
     types = {DOCUMENT["components"]["schemas"][name]["properties"]["type"]["enum"][0] for name in names}
     assert types == {
         *("turn.started", "text.delta", "reasoning.delta", "call.requested", "turn.held", "turn.ended", "error"),

@@ -22,9 +22,11 @@ MEASURES = st.builds(Measure, NUMBERS, st.integers(0, 0xFFFFFFFF))
         st.integers(1, 999_999_999),
         st.none() | NUMBERS,
         st.booleans(),
-    )
+    ),
+    st.sampled_from("nr"),
 )
-def test_what_is_written_is_read_again(position: Position) -> None:
+def test_what_is_written_is_read_again(position: Position, words: str) -> None:
+    position = position._replace(words="" if position.calls is None else words)
     assert parse(write(TURN, position)) == (TURN, position)
     assert len(write(TURN, position)) <= MAX_CHARS
 
@@ -38,20 +40,22 @@ def test_a_position_may_be_without_reasoning_and_a_classic_one_is_without_any_me
 
 
 @pytest.mark.parametrize(
-    ("stream", "after_step", "calls", "usage"),
+    ("stream", "after_step", "words", "calls", "usage"),
     [
-        ("", 0, None, False),
-        ("~2", 2, None, False),
-        ("~2u", 2, None, True),
-        ("~0n0", 0, 0, False),
-        ("~2n3u", 2, 3, True),
+        ("", 0, "", None, False),
+        ("~2", 2, "", None, False),
+        ("~2u", 2, "", None, True),
+        ("~0n0", 0, "n", 0, False),
+        ("~2n3u", 2, "n", 3, True),
+        ("~0r1", 0, "r", 1, False),
     ],
 )
-def test_an_id_says_which_stream_it_is_of(stream: str, after_step: int, calls: int | None, usage: bool) -> None:
+def test_an_id_says_which_stream_it_is_of(
+    stream: str, after_step: int, words: str, calls: int | None, usage: bool
+) -> None:
     header = f"{TURN}:3.1.2.0.5-0000abcd{stream}"
     _, position = parse(header)
-    assert (position.after_step, position.calls, position.usage) == (after_step, calls, usage)
-    assert position.is_native is (calls is not None)
+    assert (position.after_step, position.words, position.calls, position.usage) == (after_step, words, calls, usage)
     assert write(TURN, position) == header
 
 

@@ -12,6 +12,7 @@ from kitemesh_contracts.content import AssistantMessage
 from kitemesh_contracts.errors import Busy, ErrorCode
 from kitemesh_gateway.dialects.completions import Completions
 from kitemesh_gateway.exchange import Exchange
+from kitemesh_gateway.message_ids import MessageIds
 from kitemesh_gateway.reattaching import Reattaching
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies, Run
@@ -64,6 +65,7 @@ class Rig:
             parcels=parcels,
             relay=self.relay,
             conversations=self.stores.conversations,
+            message_ids=MessageIds(self.stores.claims, self.stores.live_turns),
             catalog=cast("Any", None),
             clock=clock,
             store_state=Dependency("mongodb"),

@@ -1,11 +1,12 @@
 """A step that is told again, by a newer attempt or to a client that came back: what of it is new."""
 
+from typing import Final
 from zlib import crc32
 
 import pytest
 
-from kitemesh_contracts.content import Step
-from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta
+from kitemesh_contracts.content import CallResult, Step, ToolCall
+from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, ResultDelta, TextDelta, result_delta
 from kitemesh_gateway.dialects.base import Place, Rest
 from kitemesh_gateway.following import ALL, Followed, Pieces
 from kitemesh_gateway.positions import Measure, Position
@@ -113,7 +114,7 @@ def test_who_comes_back_is_told_the_calls_that_the_position_does_not_have(calls:
     pieces = teller.tell(2, 1, said("a"), call(0), NO_ID, call(1))
     assert teller.calls == told
     # The encoder counts what the client has, so that the ids that follow say so, too.
-    silent = [item for piece in pieces if piece.seen == ALL for item in piece.items]
+    silent = [item for piece in pieces if piece.seen == ALL for item in piece.items if item != NO_ID]
     assert silent == [said("a"), *(call(index) for index in range(calls or 0))]
 
 
@@ -122,6 +123,66 @@ def test_the_event_of_a_call_is_a_place_like_any_other() -> None:
     teller = Teller(Position(1, 1, 1, 1, measure("a"), calls=1))
     items = (said("a"), call(0), call(1))
     assert teller.tell(1, 1, *items) == ((Place(1, 1, 1), items, 2),)
+
+
+# Whole steps, with their calls and what came of the calls before them
+
+
+STORED: Final = Step(
+    step=2,
+    attempt=1,
+    last=4,
+    text="So",
+    calls=(ToolCall(id="c-0", name="look", arguments='{"a":1}'), ToolCall(id="c-1", name="look", arguments="{}")),
+)
+RESULT: Final = CallResult(call="c-9", text="found")
+
+
+def of_step_2(position: Position | None, *told: Delta) -> tuple[list[Delta], list[Delta]]:
+    """Return what an encoder is given in silence, and what is shown, of a stored step of which a frame was told."""
+    followed = Followed(1, position)
+    if told:
+        assert followed.take(2, 1, Frame(n=1, offset=0, items=told)) is not None
+    pieces = followed.complete(STORED, (RESULT,))
+    silent, fresh = (
+        [item for piece in pieces if bool(piece.seen) is seen for item in piece.items] for seen in (True, False)
+    )
+    return silent, fresh
+
+
+@pytest.mark.requirement("resume:calls-and-results")
+def test_a_stored_step_is_told_with_its_calls_behind_the_results_of_the_calls_before() -> None:
+    whole = [CallDelta(index=i, id=c.id, name=c.name, arguments=c.arguments) for i, c in enumerate(STORED.calls)]
+    assert of_step_2(None) == ([], [result_delta(RESULT), said("So"), *whole])
+
+
+@pytest.mark.requirement("resume:calls-and-results")
+def test_of_a_call_that_was_begun_here_only_its_arguments_are_told_again() -> None:
+    silent, fresh = of_step_2(None, result_delta(RESULT), said("So"), call(0))
+    assert silent == [result_delta(RESULT), call(0)]
+    rest = CallDelta(index=1, id="c-1", name="look", arguments="{}")
+    assert fresh == [CallDelta(index=0, arguments='{"a":1}'), rest]
+
+
+@pytest.mark.requirement("resume:calls-and-results")
+def test_who_came_back_behind_a_call_is_not_told_it_again() -> None:
+    silent, fresh = of_step_2(Position(2, -1, 3, 0, measure("So"), calls=1, words="r"))
+    assert [type(item) for item in silent] == [ResultDelta, TextDelta, CallDelta]
+    assert fresh == [CallDelta(index=1, id="c-1", name="look", arguments="{}")]
+
+
+@pytest.mark.requirement("resume:calls-and-results")
+def test_a_second_attempt_tells_results_in_silence_and_arguments_as_they_come() -> None:
+    teller = Teller()
+    teller.tell(1, 1, result_delta(RESULT))
+    teller.tell(1, 2, call(0), CallDelta(index=0, arguments='{"a'))
+    pieces = teller.tell(2, 1, result_delta(RESULT))
+    assert [piece.seen for piece in pieces] == [ALL]
+    pieces = teller.tell(2, 2, call(0), CallDelta(index=0, arguments='{"a":1}'))
+    assert [(piece.items, piece.seen) for piece in pieces] == [
+        ((call(0),), ALL),
+        ((CallDelta(index=0, arguments='{"a":1}'),), 0),
+    ]
 
 
 # A stream that goes on in another dialect

@@ -26,14 +26,14 @@ def test_behind_a_hold_each_id_says_so_and_whether_the_token_counts_follow() -> 
 
 
 def test_calls_are_counted_where_they_are_told_each_once_and_by_step() -> None:
-    tally = Tally(tells_calls=True)
+    tally = Tally(words="n")
     tally.add_call(1, 0)
     tally.add_call(1, 1)
     tally.add_call(1, 0)
     assert tally.tail(1) == tail("") + b"~0n2"
     tally.add_text(2, "two")
     assert (tally.tail(2), tally.tail(1)) == (tail("two") + b"~0n0", tail("") + b"~0n0")
-    assert Tally(4, usage=True, tells_calls=True).tail(4) == tail("") + b"~4n0u"
+    assert Tally(4, usage=True, words="n").tail(4) == tail("") + b"~4n0u"
 
 
 def test_each_step_is_counted_by_itself() -> None:

@@ -1,13 +1,15 @@
-"""The use case "accept a durable turn": claim its key, store it whole, publish its start. It knows no HTTP.
+"""The use case "accept a turn": claim what is unique, store a durable one whole, publish its start. It knows no HTTP.
 
 What is stored is accepted: whoever sweeps drives it on, whatever fails here afterwards. So a publication whose outcome
 is not known changes nothing, and a client that leaves in the middle has the rest done without it.
 """
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -15,9 +17,7 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.content import AssistantMessage
 from kitemesh_contracts.errors import (
-    MEANINGS,
     Busy,
     Conflict,
     ErrorCode,
@@ -26,6 +26,9 @@ from kitemesh_contracts.errors import (
     Unavailable,
 )
 from kitemesh_gateway.idempotency import Key, check
+from kitemesh_gateway.keeping import Keeping
+from kitemesh_gateway.message_ids import MessageIds
+from kitemesh_gateway.refused import was_refused
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.turns import RETRY_S, Turns
 from kitemesh_gateway.watches import Sink
@@ -72,11 +75,15 @@ def queued(start: StartTurn) -> LiveTurn:
         accepted_at_ms=start.accepted_at_ms,
         dialect=start.dialect,
         include_usage=start.include_usage,
+        message=start.message,
+        row=start.row,
+        details=start.details,
+        input=() if start.conversation is None else start.input,
     )
 
 
 class Accepting:
-    """Accepts durable turns."""
+    """Accepts turns."""
 
     def __init__(
         self,
@@ -85,6 +92,8 @@ class Accepting:
         claims: Claims,
         conversations: Conversations,
         *,
+        message_ids: MessageIds,
+        keeping: Keeping,
         bus: Bus,
         relay: Relay,
         clock: Clock,
@@ -93,6 +102,8 @@ class Accepting:
         self._live_turns: Final = live_turns
         self._claims: Final = claims
         self._conversations: Final = conversations
+        self._message_ids: Final = message_ids
+        self._keeping: Final = keeping
         self._bus: Final = bus
         self._news: Final = News(bus)
         self._relay: Final = relay
@@ -100,13 +111,16 @@ class Accepting:
         self._unfinished: set[asyncio.Task[None]] = set()
         self._doubtful: deque[str] = deque(maxlen=DOUBTS)
 
-    async def store(self, start: StartTurn, key: Key | None = None) -> StartTurn | LiveTurn | TurnRecord:
+    async def store(
+        self, start: StartTurn, key: Key | None = None, files: Sequence[bytes] = ()
+    ) -> StartTurn | LiveTurn | TurnRecord:
         """Store a turn and return its start, under the id that it has now; or return the stored one that the key means.
 
         Raises:
             NotFound: Its conversation does not exist (`conversation.unknown`); nothing was stored.
             BadRequest: The key came with another body (`idempotency.mismatch`), or the turn is too large to be stored.
-            Conflict: The key's turn is not stored yet (`idempotency.pending`).
+            Conflict: The key's turn is not stored yet (`idempotency.pending`), or the id of its message was used before
+                (`message.exists`).
             Unavailable: The bus is known to be gone, or the store did not answer in time.
 
         """
@@ -116,21 +130,42 @@ class Accepting:
         give_up_at_s = self._clock.monotonic() + PENDING_S
         while True:
             try:
-                stored = await self._store(start, key)
+                stored = await self._store(start, key, files)
             except asyncio.CancelledError:
-                self._after(self._accept(start, key), start)
+                self._after(self._accept(start, key, files), start)
                 raise
             if isinstance(stored, StartTurn):
                 return stored
             found = await self._wait_for(start.tenant, stored)
-            if found is not None and (key is None or not _was_refused(found)):
+            if found is not None and (key is None or not was_refused(found)):
                 return found
             if found is not None and key is not None:
                 # Nothing was run for it: the key is the client's to try again with.
                 await self._free(start.tenant, key, found.id)
+            elif await self._was_erased(start.tenant, stored):
+                raise NotFound(ErrorCode.CONVERSATION_UNKNOWN, "What this request came to was deleted")
             elif self._clock.monotonic() >= give_up_at_s:
                 message = "The request that this Idempotency-Key came with first is not accepted yet"
                 raise Conflict(ErrorCode.IDEMPOTENCY_PENDING, message, retry_after_s=RETRY_S)
+
+    async def reserve(self, start: StartTurn, files: Sequence[bytes]) -> StartTurn:
+        """Claim and store what a classic turn needs before it begins; return its start, under the id that it has now.
+
+        Raises:
+            Conflict: The id of its message was used before (`message.exists`).
+            Unavailable: The store did not answer in time.
+
+        """
+        if not (start.message or files):
+            return start
+        async with _in_time():
+            return await _again(partial(self._keeping.keep, await self._claim_message(start, None), files))
+
+    async def free(self, start: StartTurn) -> None:
+        """Give up what a classic turn reserved that was refused; where the store does not answer, it runs out."""
+        with contextlib.suppress(Unavailable):
+            async with _in_time():
+                await self._message_ids.give_back(start.tenant, start.message, start.turn)
 
     @asynccontextmanager
     async def running(self, start: StartTurn, key: Key | None, sink: Sink) -> AsyncIterator[None]:
@@ -159,7 +194,7 @@ class Accepting:
         try:
             await self._publish(start, key)
         except asyncio.CancelledError:
-            self._after(self._accept(start, key), start)
+            self._after(self._accept(start, key, ()), start)
             raise
 
     async def _publish(self, start: StartTurn, key: Key | None) -> None:
@@ -182,6 +217,8 @@ class Accepting:
             gone = await _again(lambda: self._live_turns.discard(tenant, start.turn))
             if gone and key is not None:
                 await _again(lambda: self._claims.drop(tenant, key.kind, key.value, start.turn))
+            if gone:
+                await _again(lambda: self._message_ids.give_back(tenant, start.message, start.turn))
         return gone
 
     async def _free(self, tenant: str, key: Key, turn: str) -> None:
@@ -199,11 +236,11 @@ class Accepting:
             if not is_answered:
                 self._doubtful.append(document.id)
 
-    async def _store(self, start: StartTurn, key: Key | None) -> StartTurn | str:
+    async def _store(self, start: StartTurn, key: Key | None, files: Sequence[bytes]) -> StartTurn | str:
         """Claim and insert; return the start as it is stored, or the id of the turn that stands in its place."""
         tenant = start.tenant
         async with _in_time():
-            if start.conversation is not None and not start.fresh:
+            if start.conversation is not None and not (start.fresh or start.creates):
                 conversation = start.conversation
                 if await _again(lambda: self._conversations.get(tenant, conversation)) is None:
                     raise NotFound(ErrorCode.CONVERSATION_UNKNOWN, "The conversation does not exist")
@@ -221,6 +258,9 @@ class Accepting:
                 if claim.turn != start.turn:
                     # Taken over from a gateway that never stored it: should it thaw, its turn is this one.
                     start = replace(start, turn=claim.turn)
+            start = await self._claim_message(start, key)
+            if files:
+                start = await _again(partial(self._keeping.keep, start, files))
             document = queued(start)
             inserted = await _again(lambda: self._insert(tenant, document))
             await reach("gw.after_insert")
@@ -230,6 +270,28 @@ class Accepting:
             found = await _again(lambda: self._live_turns.get(tenant, start.turn))
             is_mine = isinstance(found, LiveTurn) and found.state == document.state
             return start if is_mine else start.turn
+
+    async def _claim_message(self, start: StartTurn, key: Key | None) -> StartTurn:
+        """Claim the id of a turn's message; a claim that came to nothing gives the turn its id.
+
+        Raises:
+            Conflict: The id was used before (`message.exists`); the key is free again.
+
+        """
+        tenant, turn = start.tenant, start.turn
+        try:
+            owner = await _again(lambda: self._message_ids.claim(tenant, start.message, turn))
+        except Conflict:
+            if key is not None:
+                await _again(lambda: self._claims.drop(tenant, key.kind, key.value, turn))
+            raise
+        if owner == turn:
+            return start
+        if key is None:
+            return replace(start, turn=owner)
+        # The key has an id of its own already, which whoever comes next is told.
+        await _again(lambda: self._message_ids.give_back(tenant, start.message, owner))
+        return await self._claim_message(start, key)
 
     async def _wait_for(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
         """Return the turn that a key stands for, once it is stored; `None` when it is time to ask for the key again."""
@@ -242,9 +304,13 @@ class Accepting:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PENDING_MOST_S)
 
-    async def _accept(self, start: StartTurn, key: Key | None) -> None:
+    async def _was_erased(self, tenant: str, turn: str) -> bool:
+        """Tell whether a turn was stored and has been erased within the hour."""
+        return await self._live_turns.knows(tenant, turn) and await self._live_turns.get(tenant, turn) is None
+
+    async def _accept(self, start: StartTurn, key: Key | None, files: Sequence[bytes]) -> None:
         """Accept a turn whose client is gone: nobody can tell any more how far it came."""
-        stored = await self._store(start, key)
+        stored = await self._store(start, key, files)
         if isinstance(stored, StartTurn):
             await self._publish(stored, key)
 
@@ -260,14 +326,6 @@ class Accepting:
         task = asyncio.create_task(finish(), name="accept")
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
-
-
-def _was_refused(found: LiveTurn | TurnRecord) -> bool:
-    """Tell whether a turn ended with nothing having been run for it."""
-    if not isinstance(found, TurnRecord) or found.error is None or found.steps:
-        return False
-    has_answer = found.answer is not None and found.answer != AssistantMessage()
-    return MEANINGS[found.error.code].outcome == "refused" and not has_answer
 
 
 @asynccontextmanager

@@ -52,6 +52,8 @@ ADVICE: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.IDEMPOTENCY_MISMATCH: "Use a new `Idempotency-Key`: this one stands for another request.",
     ErrorCode.IDEMPOTENCY_PENDING: _RETRY + " The first request with this `Idempotency-Key` is being accepted.",
     ErrorCode.CONVERSATION_HELD: "Decide the approval that the answer names, or wait until it expires.",
+    ErrorCode.MESSAGE_EXISTS: "Give the message an id of its own: this one stands for an earlier message.",
+    ErrorCode.KNOWLEDGE_UNKNOWN: "Name an id from `GET /v1/knowledge`.",
     ErrorCode.TURN_BUDGET: "Ask for less: the turn used up the calls or tokens that its agent may use.",
     ErrorCode.TURN_CANCELLED: "Nothing: somebody stopped the turn.",
     ErrorCode.TURN_TIMEOUT: "Ask for less, or a faster model: the turn took longer than it may.",

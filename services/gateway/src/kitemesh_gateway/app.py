@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Final, NamedTuple
 
@@ -11,21 +12,35 @@ import structlog
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway.accepting import Accepting
+from kitemesh_gateway.agents_chat import AgentsChat
+from kitemesh_gateway.agents_clearing import AgentsClearing
+from kitemesh_gateway.agents_history import AgentsHistory
 from kitemesh_gateway.approvals import Approvals
 from kitemesh_gateway.auth import Authenticator, Principal
 from kitemesh_gateway.background import Background
 from kitemesh_gateway.cancelling import Cancelling
 from kitemesh_gateway.chat import Chat
+from kitemesh_gateway.conversations import Conversations
 from kitemesh_gateway.deciding import Deciding
+from kitemesh_gateway.deleting import Deleting
+from kitemesh_gateway.dialects.agents import Agents
 from kitemesh_gateway.dialects.completions import Completions
+from kitemesh_gateway.dialects.kernel2 import Kernel2
 from kitemesh_gateway.dialects.native import Native
+from kitemesh_gateway.dialects.run_chat import RunChat
+from kitemesh_gateway.dialects.run_completions import RunCompletions
 from kitemesh_gateway.draining import send_streams_away
 from kitemesh_gateway.events import Events
 from kitemesh_gateway.exchange import Endpoint
 from kitemesh_gateway.executions import Executions
 from kitemesh_gateway.http_server import serve_http
+from kitemesh_gateway.keeping import Keeping
+from kitemesh_gateway.knowledge import KnowledgeBase
+from kitemesh_gateway.message_ids import MessageIds
 from kitemesh_gateway.middleware import Funnel
 from kitemesh_gateway.models import Models
+from kitemesh_gateway.passages import Passages
+from kitemesh_gateway.preparing import Preparing
 from kitemesh_gateway.reattaching import Reattaching
 from kitemesh_gateway.reference import Reference
 from kitemesh_gateway.relay import Relay
@@ -35,6 +50,11 @@ from kitemesh_gateway.routing import Router
 from kitemesh_gateway.settings import GatewaySettings
 from kitemesh_gateway.sse import Streams
 from kitemesh_gateway.turns import Turns
+from kitemesh_gateway.ui_answers import UiAnswers
+from kitemesh_gateway.ui_chat import UiChat
+from kitemesh_gateway.ui_continuing import UiContinuing
+from kitemesh_gateway.ui_streams import UiStreams
+from kitemesh_runtime.clearing import Clearing
 from kitemesh_runtime.foundation import Foundation, open_foundation
 from kitemesh_runtime.lifecycle import Life
 
@@ -82,17 +102,20 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         max_unsent_bytes=settings.max_unsent_bytes,
         first_event_s=settings.first_event_s,
     )
+    message_ids = MessageIds(base.stores.claims, base.stores.live_turns)
     turns = Turns(
         replica=life.replica,
         bus=base.bus,
         parcels=base.parcels,
         relay=relay,
         conversations=base.stores.conversations,
+        message_ids=message_ids,
         catalog=base.catalog,
         clock=base.clock,
         store_state=base.store_state,
         budget_s=settings.turn_budget_s,
         max_open=settings.max_streams,
+        max_request_bytes=settings.max_body_bytes,
     )
     authenticator = Authenticator(
         base.stores.keys,
@@ -103,11 +126,15 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     )
     stores = base.stores
     replies = Replies(streams)
+    keeping = Keeping(stores.blobs)
+    preparing = Preparing(base.catalog, Passages(stores.knowledge, base.catalog))
     accepting = Accepting(
         turns,
         stores.live_turns,
         stores.claims,
         stores.conversations,
+        message_ids=message_ids,
+        keeping=keeping,
         bus=base.bus,
         relay=relay,
         clock=base.clock,
@@ -120,23 +147,28 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         replies=replies,
         catalog=base.catalog,
         budget_s=settings.turn_budget_s,
-        max_body_bytes=settings.max_body_bytes,
+        max_body_bytes=settings.max_file_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
-    chat = Chat(
+    open_chat = partial(
+        Chat,
         authenticator,
         turns,
         accepting,
-        reattaching,
-        replies,
-        max_body_bytes=settings.max_body_bytes,
+        preparing,
+        reattaching=reattaching,
+        replies=replies,
         body_timeout_s=settings.body_timeout_s,
     )
+    chat = open_chat(max_body_bytes=settings.max_file_body_bytes)
+    # For the families that take no files.
+    text_chat = open_chat(max_body_bytes=settings.max_body_bytes)
     background = Background(
         authenticator,
         turns,
         accepting,
-        max_body_bytes=settings.max_body_bytes,
+        preparing,
+        max_body_bytes=settings.max_file_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
     deciding = Deciding(stores.holds, stores.audit, base.bus, base.catalog)
@@ -158,6 +190,24 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         bus=base.bus,
         catalog=base.catalog,
     )
+    clearing = Clearing(stores, base.bus, base.catalog)
+    deleting = Deleting(
+        stores.conversations,
+        stores.live_turns,
+        cancelling=cancelling,
+        clearing=clearing,
+        parcels=base.parcels,
+        clock=base.clock,
+    )
+    conversations = Conversations(
+        authenticator,
+        stores.conversations,
+        stores.live_turns,
+        stores.holds,
+        deleting,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
     executions = Executions(
         authenticator, stores.live_turns, stores.holds, cancelling=cancelling, reattaching=reattaching
     )
@@ -175,24 +225,65 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         body_timeout_s=settings.body_timeout_s,
         reattach=reattaching.handle,
     )
+    agents = Agents()
+    agents_chat = AgentsChat(text_chat, stores.rows, base.catalog)
+    agents_history = AgentsHistory(
+        authenticator,
+        stores.rows,
+        stores.holds,
+        stores.blobs,
+        clearing=AgentsClearing(stores.rows, stores.turns, cancelling=cancelling, clearing=clearing, clock=base.clock),
+        catalog=base.catalog,
+    )
+    run_chat = RunChat(lambda: base.catalog.current.tools)
+    ui_continuing = UiContinuing(
+        deciding, turns=turns, relay=relay, replies=replies, replica=life.replica, budget_s=settings.turn_budget_s
+    )
+    ui_answers = UiAnswers(stores.conversations, stores.live_turns, stores.holds)
+    ui_chat = UiChat(chat, ui_answers, ui_continuing, reattaching, run_chat)
+    ui_streams = UiStreams(authenticator, stores.conversations, stores.live_turns, reattaching, run_chat)
     events = Events(authenticator, base.bus, base.clock, ping_s=settings.ping_s, patience_s=settings.slow_client_s)
     models = Models(authenticator, base.catalog)
+    knowledge = KnowledgeBase(
+        authenticator,
+        stores.knowledge,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
     reference = Reference(version("kitemesh-gateway"))
-    completions, native = Completions(), Native()
+    completions, run_completions, native = Completions(), RunCompletions(), Native()
+    kernel2 = Kernel2()
     router = Router(
         (
             Endpoint("POST", "/v1/chat/completions", completions, chat.handle, completions.name),
             Endpoint("POST", "/v1/chat/resume", completions, resume.handle, "resume"),
             Endpoint("GET", "/v1/models", completions, models.all, "models"),
             Endpoint("GET", "/v1/models/{+id}", completions, models.one, "models"),
+            Endpoint("POST", "/run/api/chat", run_chat, ui_chat.handle, run_chat.name),
+            Endpoint("GET", "/run/api/chat/{id}/stream", run_chat, ui_streams.active, run_chat.name),
+            Endpoint("GET", "/run/v1/conversations/{id}/stream", run_chat, ui_streams.behind, run_chat.name),
+            Endpoint("POST", "/run/v1/chat/completions", run_completions, chat.handle, run_completions.name),
+            Endpoint("POST", "/api/kernel2/chat", kernel2, text_chat.handle, kernel2.name),
+            Endpoint("GET", "/api/agents/{id}/chat", agents, agents_history.read, agents.name),
+            Endpoint("POST", "/api/agents/{id}/chat", agents, agents_chat.handle, agents.name),
+            Endpoint("DELETE", "/api/agents/{id}/chat", agents, agents_history.clear, agents.name),
             Endpoint("GET", "/v1/approvals", native, approvals.all, "approvals"),
             Endpoint("GET", "/v1/approvals/{id}", native, approvals.one, "approvals"),
             Endpoint("POST", "/v1/approvals/{id}/decide", native, approvals.decide, "approvals"),
+            Endpoint("GET", "/v1/conversations", native, conversations.all, "conversations"),
+            Endpoint("GET", "/v1/conversations/{id}", native, conversations.one, "conversations"),
+            Endpoint("PATCH", "/v1/conversations/{id}", native, conversations.change, "conversations"),
+            Endpoint("DELETE", "/v1/conversations/{id}", native, conversations.delete, "conversations"),
+            Endpoint("GET", "/v1/conversations/{id}/messages", native, conversations.messages, "conversations"),
             Endpoint("GET", "/v1/executions", native, executions.all, "executions"),
             Endpoint("POST", "/v1/executions", native, background.handle, "executions"),
             Endpoint("GET", "/v1/executions/{id}", native, executions.one, "executions"),
             Endpoint("GET", "/v1/executions/{id}/stream", native, executions.stream, "executions"),
             Endpoint("POST", "/v1/executions/{id}/cancel", native, executions.cancel, "executions"),
+            Endpoint("GET", "/v1/knowledge", native, knowledge.all, "knowledge"),
+            Endpoint("POST", "/v1/knowledge", native, knowledge.add, "knowledge"),
+            Endpoint("GET", "/v1/knowledge/{id}", native, knowledge.one, "knowledge"),
+            Endpoint("DELETE", "/v1/knowledge/{id}", native, knowledge.remove, "knowledge"),
             Endpoint("GET", "/v1/events", native, events.handle, "events"),
             Endpoint("GET", "/", completions, reference.entrance, "reference"),
             Endpoint("GET", "/openapi.json", completions, reference.document, "reference"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from kitemesh_contracts.deltas import Delta, Frame, ReasoningDelta, TextDelta, TurnEnded
+from kitemesh_contracts.deltas import Delta, Frame, ReasoningDelta, ResultDelta, TextDelta, TurnEnded
 from kitemesh_gateway.dialects.base import Rest
 
 ANSWERED: Final = frozenset({"completed", "held"})
@@ -68,13 +68,14 @@ class Shown:
 
     """
 
-    __slots__ = ("_earlier", "_first", "_reasoning", "_text", "attempt", "broken", "last", "step")
+    __slots__ = ("_earlier", "_first", "_reasoning", "_said_something", "_text", "attempt", "broken", "last", "step")
 
     def __init__(self, after_step: int = 0) -> None:
         self.step = after_step
         self.attempt = 0
         self.last = 0
         self.broken = False
+        self._said_something = False
         self._first: Final = after_step + 1
         self._earlier: tuple[_Told, ...] = ()
         self._text: _Said | None = None
@@ -94,6 +95,9 @@ class Shown:
             return ()
         self.last = frame.n
         for item in items:
+            if type(item) is ResultDelta:
+                continue
+            self._said_something = True
             if type(item) is TextDelta:
                 if self._text is None:
                     self._text = _Said()
@@ -139,6 +143,10 @@ class Shown:
 
     def _go_on(self, step: int, attempt: int, frame: Frame) -> bool:
         """Follow a frame's step and attempt, if nothing was lost between them and what was shown."""
+        if step == self.step and 0 < self.attempt < attempt and not self._said_something:
+            # It died having told what came of earlier calls, which the next one tells again.
+            self.attempt, self.last, self.broken = attempt, 0, False
+            return True
         if step <= self.step or self.broken:
             return False
         if not self._follows(step, frame):
@@ -146,6 +154,7 @@ class Shown:
             return False
         self._earlier = tuple(self._told())
         self.step, self.attempt, self.last = step, attempt, 0
+        self._said_something = False
         self._text = self._reasoning = None
         return True
 

@@ -178,7 +178,7 @@ class Authenticator:
             key=record.id,
             scopes=frozenset(record.scopes),
             default_agent=record.default_agent,
-            models=None if record.models is None else frozenset(record.models),
+            models=_nameable(record),
         )
 
     def _expired(self, expires_at_s: float | None) -> bool:
@@ -191,6 +191,14 @@ class Authenticator:
         for digest in [digest for digest, known in self._known.items() if known.principal.key == key]:
             del self._known[digest]
         log.info("key.forgotten", key=key)
+
+
+def _nameable(record: KeyRecord) -> frozenset[str] | None:
+    """Return what a key may name, its own default agent included: it answers, and its turns are to be seen."""
+    if record.models is None:
+        return None
+    own = () if record.default_agent is None else (f"agent:{record.default_agent}",)
+    return frozenset((*record.models, *own))
 
 
 def _remember(cache: dict[str, T], digest: str, value: T) -> None:

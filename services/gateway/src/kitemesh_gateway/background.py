@@ -3,6 +3,7 @@
 from typing import Final
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import StartTurn
@@ -16,6 +17,7 @@ from kitemesh_gateway.dialects.base import JSON, Mistake, Mistakes
 from kitemesh_gateway.dialects.native_rendering import accepted_out
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.idempotency import claimed_as, read_key
+from kitemesh_gateway.preparing import Preparing
 from kitemesh_gateway.turns import Turns
 
 ROUTE: Final = "executions"
@@ -37,6 +39,7 @@ class Background:
         authenticator: Authenticator,
         turns: Turns,
         accepting: Accepting,
+        preparing: Preparing,
         *,
         max_body_bytes: int,
         body_timeout_s: float,
@@ -44,6 +47,7 @@ class Background:
         self._authenticator: Final = authenticator
         self._turns: Final = turns
         self._accepting: Final = accepting
+        self._preparing: Final = preparing
         self._max_body_bytes: Final = max_body_bytes
         self._body_timeout_s: Final = body_timeout_s
 
@@ -58,17 +62,16 @@ class Background:
             raise Mistakes([Mistake(LAST_EVENT_ID, "belongs to a stream: GET /v1/executions/{id}/stream takes it")])
         given = read_key(request.headers.getall(IDEMPOTENCY_KEY, ()))
         body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
-        asked = exchange.dialect.parse(strict_json.decode(body))
+        asked = replace(exchange.dialect.parse(strict_json.decode(body)), durable=True)
         key = claimed_as(ROUTE, given, body)
+        route = self._turns.route(principal, asked)
+        await self._turns.check_conversation(principal, asked.conversation)
+        mode = self._turns.mode(asked, route, keyed=given is not None)
+        asked, exchange.more_headers = await self._preparing.prepare(principal.tenant, asked, route)
         start = self._turns.accept(
-            principal,
-            asked,
-            self._turns.route(principal, asked),
-            mode="durable",
-            request_id=exchange.request_id,
-            dialect=exchange.dialect.name,
+            principal, asked, route, mode=mode, request_id=exchange.request_id, dialect=exchange.dialect.name
         )
-        stored = await self._accepting.store(start, key)
+        stored = await self._accepting.store(start, key, asked.files)
         exchange.replayed = not isinstance(stored, StartTurn)
         if isinstance(stored, StartTurn):
             await self._accepting.publish(stored, key)

@@ -5,14 +5,14 @@ goes out in slices, no faster than the client takes it. It knows nothing of HTTP
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import structlog
 
 from kitemesh_contracts import subjects, topology
 from kitemesh_contracts.codec import RELAYED, decode
-from kitemesh_contracts.content import Step
+from kitemesh_contracts.content import CallResult, Step
 from kitemesh_contracts.deltas import CallDelta, Frame
 from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, KitemeshError, Unavailable
 from kitemesh_gateway.attempts import ANSWERED
@@ -190,10 +190,13 @@ class _CatchUp:
         """Show the stored steps, and what is captured of the one under way."""
         watch, followed = self._watch, self._followed
         async with self._slots:
-            found = await self._finding.find(watch.turn.tenant, watch.turn.turn, after_step=watch.after_step)
+            turn = watch.turn
+            found = await self._finding.find(turn.tenant, turn.turn, after_step=watch.after_step, decided=turn.decided)
         steps, under_way = (found.steps, found.under_way) if found is not None else ((), None)
+        results: Sequence[CallResult] = ()
         for step in steps:
-            await self._show_step(step)
+            await self._show_step(step, results)
+            results = step.results
         if found is not None and found.ended is not None and watch.ended is None:
             watch.on_found(found.ended)
         sought = followed.seeks
@@ -204,15 +207,21 @@ class _CatchUp:
             step_number, attempt = under_way
             await self._read(step_number, max(attempt, newest_attempt) if newest_step == step_number else attempt)
 
-    async def _show_step(self, step: Step) -> None:
-        """Show what is missing of a step that has its whole text: as it was told, as far as that is captured."""
+    async def _show_step(self, step: Step, results: Sequence[CallResult]) -> None:
+        """Show what is missing of a step that has its whole text: as it was told, as far as that is captured.
+
+        Args:
+            step: The step.
+            results: Of the calls of the step before.
+
+        """
         followed = self._followed
         if followed.has(step.step):
             return
         sought = followed.seeks
         if step.attempt and step.last and (sought is None or sought.step <= step.step):
             await self._read(step.step, step.attempt, up_to=step.last)
-        await self._show(followed.complete(step))
+        await self._show(followed.complete(step, results))
 
     async def _read(self, step: int, attempt: int, *, up_to: int | None = None) -> None:
         """Show what is captured of an attempt, as far as nothing is missing.

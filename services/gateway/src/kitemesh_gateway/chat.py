@@ -3,24 +3,43 @@
 The order of the checks is part of the contract: headers, credential, body, JSON, schema, model, idempotency key.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from kitemesh_contracts.commands import StartTurn
+from kitemesh_contracts.errors import MEANINGS, KitemeshError
 from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID
 from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway import strict_json
 from kitemesh_gateway.accepting import Accepting
-from kitemesh_gateway.auth import Authenticator
+from kitemesh_gateway.auth import Authenticator, Principal
 from kitemesh_gateway.body import check_headers, read_body
-from kitemesh_gateway.dialects.base import Facts
+from kitemesh_gateway.dialects.base import Facts, TurnRequest
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.idempotency import Key, claimed_as, read_key
+from kitemesh_gateway.preparing import Preparing
 from kitemesh_gateway.reattaching import Reattaching
 from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
+
+
+class Read(NamedTuple):
+    """A request that wants a turn, read and not yet understood.
+
+    Attributes:
+        decoded: The body's JSON.
+        key: Its idempotency key.
+
+    """
+
+    principal: Principal
+    body: bytes
+    decoded: object
+    key: str | None
 
 
 class Chat:
@@ -37,15 +56,17 @@ class Chat:
         authenticator: Authenticator,
         turns: Turns,
         accepting: Accepting,
+        preparing: Preparing,
+        *,
         reattaching: Reattaching,
         replies: Replies,
-        *,
         max_body_bytes: int,
         body_timeout_s: float,
     ) -> None:
         self._authenticator: Final = authenticator
         self._turns: Final = turns
         self._accepting: Final = accepting
+        self._preparing: Final = preparing
         self._reattaching: Final = reattaching
         self._replies: Final = replies
         self._max_body_bytes: Final = max_body_bytes
@@ -56,32 +77,79 @@ class Chat:
         request = exchange.request
         if LAST_EVENT_ID in request.headers:
             return await self._reattaching.handle(exchange)
+        read = await self.read(exchange)
+        asked = exchange.dialect.parse(read.decoded)
+        return await self.run(exchange, read.principal, asked, key=read.key, body=read.body)
+
+    async def read(self, exchange: Exchange) -> Read:
+        """Read a request that wants a turn, as far as that does not depend on its dialect.
+
+        Raises:
+            KitemeshError: It is refused.
+
+        """
+        request = exchange.request
         check_headers(request, self._max_body_bytes)
         principal = await self._authenticator.identify(request.headers.getall("Authorization", ()))
         exchange.principal = principal
         principal.require(Scope.CHAT)
         key = read_key(request.headers.getall(IDEMPOTENCY_KEY, ()))
         body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
-        asked = exchange.dialect.parse(strict_json.decode(body))
+        return Read(principal, body, strict_json.decode(body), key)
+
+    async def run(
+        self,
+        exchange: Exchange,
+        principal: Principal,
+        asked: TurnRequest,
+        *,
+        key: str | None = None,
+        body: bytes = b"",
+    ) -> web.StreamResponse:
+        """Run a turn and answer with it.
+
+        Args:
+            exchange: The request.
+            principal: Who asks.
+            asked: What for.
+            key: The request's idempotency key.
+            body: What a repetition of that key must repeat.
+
+        Raises:
+            KitemeshError: It is refused, or failed before anything was sent.
+
+        """
         route = self._turns.route(principal, asked)
+        await self._turns.check_conversation(principal, asked.conversation)
+        mode = self._turns.mode(asked, route, keyed=key is not None)
+        asked, exchange.more_headers = await self._preparing.prepare(principal.tenant, asked, route)
         start = self._turns.accept(
-            principal,
-            asked,
-            route,
-            mode=self._turns.mode(asked.mode, route, keyed=key is not None),
-            request_id=exchange.request_id,
-            dialect=exchange.dialect.name,
+            principal, asked, route, mode=mode, request_id=exchange.request_id, dialect=exchange.dialect.name
         )
         if start.mode == "durable":
-            return await self._durable(exchange, start, claimed_as(exchange.dialect.name, key, body))
+            return await self._durable(exchange, start, claimed_as(exchange.dialect.name, key, body), asked.files)
+        return await self._classic(exchange, start, asked)
+
+    async def _classic(self, exchange: Exchange, start: StartTurn, asked: TurnRequest) -> web.StreamResponse:
+        start = await self._accepting.reserve(start, asked.files)
         _name(exchange, start)
-        encoder = exchange.dialect.encoder(_facts(exchange, start, include_usage=asked.include_usage))
+        facts = _facts(exchange, start, include_usage=asked.include_usage)
+        if start.tools:
+            facts = replace(facts, own_tools=self._turns.own_tools(start), one_call=start.parallel_calls is False)
+        encoder = exchange.dialect.encoder(facts)
         run = partial(self._turns.running, start)
         reply = self._replies.stream if asked.stream else self._replies.whole
-        return await reply(exchange, encoder, run)
+        try:
+            return await reply(exchange, encoder, run)
+        except KitemeshError as exc:
+            if MEANINGS[exc.code].outcome == "refused":
+                await self._accepting.free(start)
+            raise
 
-    async def _durable(self, exchange: Exchange, start: StartTurn, key: Key | None) -> web.StreamResponse:
-        stored = await self._accepting.store(start, key)
+    async def _durable(
+        self, exchange: Exchange, start: StartTurn, key: Key | None, files: Sequence[bytes]
+    ) -> web.StreamResponse:
+        stored = await self._accepting.store(start, key, files)
         if not isinstance(stored, StartTurn):
             exchange.replayed = True
             follow = self._reattaching.follow if start.stream else self._reattaching.wait
@@ -108,4 +176,7 @@ def _facts(exchange: Exchange, start: StartTurn, *, include_usage: bool) -> Fact
         conversation=start.conversation,
         include_usage=include_usage,
         resumable=start.mode == "durable",
+        message=start.message,
+        row=start.row,
+        agent=start.route.agent,
     )

@@ -54,10 +54,7 @@ def render(document: Schema) -> str:
     described = "".join(_operation(*each) for each in operations)
     schemas = document["components"]["schemas"]
     index = [
-        *(
-            f"{_link(operation['operationId'], operation['summary'])} {_call(path, method)}"
-            for path, method, operation in operations
-        ),
+        *(_group(tag["name"], tag["description"], operations) for tag in document["tags"]),
         _link("errors", "Errors"),
         _link("schemas", "Schemas") + ": " + ", ".join(_link(name, name) for name in schemas),
     ]
@@ -71,6 +68,16 @@ def render(document: Schema) -> str:
         f'{described}<h2 id="errors">Errors</h2>{_errors(document["x-error-codes"])}'
         f'<h2 id="schemas">Schemas</h2>{"".join(_schema(*each) for each in schemas.items())}</body></html>'
     )
+
+
+def _group(tag: str, about: str, operations: Iterable[tuple[str, str, Schema]]) -> str:
+    """Lead to the operations of one family."""
+    links = (
+        f"<li>{_link(operation['operationId'], operation['summary'])} {_call(path, method)}</li>"
+        for path, method, operation in operations
+        if tag in operation["tags"]
+    )
+    return f"<strong>{_text(tag)}</strong>: {_text(about)}<ul>{''.join(links)}</ul>"
 
 
 def _operation(path: str, method: str, operation: Schema) -> str:
@@ -129,9 +136,17 @@ def _schema(name: str, schema: Schema) -> str:
 
 def _contents(holder: Schema) -> str:
     return ", ".join(
-        _code(media) + (f" {_type(content['schema'])}" if "schema" in content else "")
+        _code(media) + (f" {_type(_told(content['schema']))}" if "schema" in content else "")
         for media, content in holder.get("content", {}).items()
     )
+
+
+def _told(schema: Schema) -> Schema:
+    """Return what a body says; of an event, its data."""
+    data: Schema = schema.get("properties", {}).get("data", {})
+    data = data.get("anyOf", [data])[0]
+    told: Schema = data.get("contentSchema", schema)
+    return told
 
 
 def _type(schema: Schema) -> str:
@@ -146,7 +161,7 @@ def _type(schema: Schema) -> str:
     if "enum" in schema:
         return " or ".join(_code(_value(each)) for each in schema["enum"])
     if schema.get("type") == "array":
-        return f"array of {_type(schema.get('items', {}))}"
+        return f"array of {' and '.join(map(_type, schema.get('prefixItems') or [schema.get('items', {})]))}"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"object of {_type(schema['additionalProperties'])}"
     return escape(schema.get("type", "anything"))

@@ -19,6 +19,7 @@ class Exchange:
     """A request and what is known of it so far.
 
     Attributes:
+        dialect: The route's; its handler may put one in its place that says the same in another way.
         tail: The variable part of the path, decoded; empty for a route without one.
         began_s: On the monotonic clock.
         principal: `None` until the credential was accepted.
@@ -26,6 +27,7 @@ class Exchange:
         conversation: The turn's conversation; empty when none is kept.
         code: Why it was refused or failed; empty otherwise.
         replayed: The turn is that of an earlier request with the same idempotency key.
+        more_headers: Sent with the answer, beside what every answer has.
 
     """
 
@@ -35,6 +37,7 @@ class Exchange:
         "code",
         "conversation",
         "dialect",
+        "more_headers",
         "principal",
         "replayed",
         "request",
@@ -49,7 +52,7 @@ class Exchange:
     ) -> None:
         self.request: Final = request
         self.clock: Final = clock
-        self.dialect: Final = dialect
+        self.dialect = dialect
         self.route: Final = route
         self.tail: Final = tail
         self.began_s: Final = clock.monotonic()
@@ -59,6 +62,7 @@ class Exchange:
         self.conversation = ""
         self.code = ""
         self.replayed = False
+        self.more_headers: Mapping[str, str] = {}
 
     def elapsed_ms(self) -> float:
         """Return the milliseconds since the request arrived."""
@@ -66,7 +70,7 @@ class Exchange:
 
     def headers(self, more: Mapping[str, str] = {}) -> dict[str, str]:
         """Return the headers of an answer."""
-        headers = dict(more)
+        headers = {**more, **self.more_headers}
         headers["Server"] = SERVER
         headers["X-Content-Type-Options"] = "nosniff"
         headers[REQUEST_ID] = self.request_id

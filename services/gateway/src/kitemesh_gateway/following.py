@@ -8,8 +8,8 @@ says: up to there the encoder is given what the client has, and nothing is sent.
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from kitemesh_contracts.content import Step
-from kitemesh_contracts.deltas import Delta, Frame, TextDelta, TurnEnded
+from kitemesh_contracts.content import CallResult, Step
+from kitemesh_contracts.deltas import Delta, Frame, ReasoningDelta, TextDelta, TurnEnded
 from kitemesh_gateway.attempts import ANSWERED
 from kitemesh_gateway.dialects.base import Place, Rest
 from kitemesh_gateway.positions import Position
@@ -121,8 +121,14 @@ class Followed:
         self._told.add(items)
         return (Piece(place, items),)
 
-    def complete(self, stored: Step) -> Pieces:
-        """Note a step that has its whole text and return what of that is still to be shown."""
+    def complete(self, stored: Step, results: Sequence[CallResult] = ()) -> Pieces:
+        """Note a step that has its whole text and return what of it is still to be shown.
+
+        Args:
+            stored: The step.
+            results: Of the calls of the step before.
+
+        """
         if self.diverged or self.has(stored.step):
             return ()
         if stored.step != self.step:
@@ -141,7 +147,7 @@ class Followed:
             has_all = sought.step > stored.step or is_closing
             if is_closing and sought.n == ended_n:
                 self.closing = sought
-        pieces = () if is_told and not has_all else self._finish(stored, has_all=has_all)
+        pieces = () if is_told and not has_all else self._finish(stored, results, has_all=has_all)
         if sought is not None and sought.step <= stored.step:
             self.seeks = None
         self.attempt, self.last, self._is_whole = stored.attempt, stored.last, True
@@ -172,18 +178,23 @@ class Followed:
     def rest(self, ended: TurnEnded) -> tuple[Pieces, tuple[Rest, ...]] | None:
         """Return what completes the answer, or `None` when what was shown is not how it begins.
 
-        First what the encoder is to be given in silence, then the text that is to be shown, step by step.
+        First what the encoder is to be given in silence, then the text that is to be shown, step by step. Calls and
+        results that were not told are the encoder's own business: the closing event has them all.
         """
         if ended.step < self.step or not all(self._was(step) for step in ended.earlier):
             return None
         silent: list[Piece] = []
         rests: list[Rest] = []
+        before: Sequence[CallResult] = ()
         for wanted in steps_of(ended):
-            for piece in self.complete(wanted):
+            for piece in self.complete(wanted, before):
                 if piece.seen:
                     silent.append(piece)
-                else:
-                    rests.append(Rest(wanted.step, piece.items))
+                    continue
+                texts = tuple(item for item in piece.items if isinstance(item, TextDelta | ReasoningDelta))
+                if texts:
+                    rests.append(Rest(wanted.step, texts))
+            before = wanted.results
         return None if self.diverged or self.seeks is not None else (silent, tuple(rests))
 
     def seen_of(self, ended: TurnEnded) -> int:
@@ -258,8 +269,8 @@ class Followed:
         # A frame that is shown in part lends its number to none of it: its events are numbered otherwise.
         return (*silent, Piece(place._replace(n=0), again.fresh)) if again.fresh else silent
 
-    def _finish(self, stored: Step, *, has_all: bool) -> Pieces:
-        again = self._told.finish(stored, has_all=has_all)
+    def _finish(self, stored: Step, results: Sequence[CallResult], *, has_all: bool) -> Pieces:
+        again = self._told.finish(stored, results, has_all=has_all)
         if again is None:
             self.diverged = True
             return ()

@@ -6,7 +6,7 @@ Paragraphs, parted by blank lines; one that begins with four spaces is to be cop
 from typing import Final
 
 INTRODUCTION: Final = r"""
-Chat turns over an OpenAI-compatible API, run by a cluster and kept as conversations.
+Chat turns over an OpenAI-compatible API and four others, run by a cluster and kept as conversations.
 
 **Base URL**: this server's address and `/v1`, such as `http://localhost:8002/v1`; that is also what an OpenAI client
 takes as its base URL.
@@ -39,6 +39,16 @@ been lost is sent again with the same `Idempotency-Key`: it runs once.
 **Without waiting**: `POST /v1/executions` begins a turn, `GET /v1/executions/{id}` shows it, and
 `GET /v1/executions/{id}/stream` tells it. `GET /v1/events` tells what happens to all of them.
 
-**Not yet**, and refused with `request.unsupported`: images, files and audio, more than one choice, `logprobs`, a
-`response_format` other than text, and `strict` tools.
+**Files** come in a message: images as `image_url`, images, PDFs and texts as `file` with their bytes. They are stored
+once and belong to their conversation. An address must be https and name a public host; only the model's provider reads
+it. What the chosen model cannot do is refused by the field that asks for it. Several choices and `logprobs` are for
+classic turns without tools that run here. Sound and ids of stored files are refused with `request.unsupported`.
+
+**Other clients**: `POST /run/api/chat` speaks the UI message stream of the AI SDK, `POST /run/v1/chat/completions` is
+OpenAI's with conversations and messages whose ids are the client's own, `POST /api/kernel2/chat` knows roles and
+searches the knowledge base, and `POST /api/agents/{id}/chat` keeps a numbered history with one agent. Each refuses in
+the form that its own clients read; all run the same turns.
+
+**Streams** are described event by event, as objects of their fields: `data` is text, and `contentSchema` says of which
+JSON.
 """.strip()

@@ -21,7 +21,7 @@ from kitemesh_contracts.errors import (
     Unavailable,
 )
 from kitemesh_contracts.headers import RETRY_AFTER, SHOULD_RETRY
-from kitemesh_gateway.dialects.base import FINAL, RETRIED, Mistakes
+from kitemesh_gateway.dialects.base import FINAL, RETRIED, Mistakes, Refused
 from kitemesh_gateway.exchange import Endpoint, Exchange
 from kitemesh_gateway.outflow import Outflow, Stragglers
 from kitemesh_gateway.routing import Found, Router
@@ -133,11 +133,17 @@ class Funnel:
         exchange.code = error.code
         _REFUSED[error.code]()
         message = _INTERNAL if status == MEANINGS[ErrorCode.INTERNAL].status else error.message
-        param = error.param if isinstance(error, Mistakes) else None
+        about = Refused(
+            exchange.request_id,
+            exchange.request.path,
+            error.mistakes if isinstance(error, Mistakes) else (),
+            exchange.conversation,
+        )
         info = msgspec.structs.replace(error.info(), message=message)
         # What was never begun, or failed, is no conversation to go on with.
         exchange.conversation = ""
-        told = exchange.dialect.refusal(info, request_id=exchange.request_id, param=param, path=exchange.request.path)
+        told = exchange.dialect.refusal(info, about)
+        status = told.status or status
         response = exchange.respond(told.body, told.content_type, status=status)
         if status == _UNAUTHORIZED:
             response.headers["WWW-Authenticate"] = "Bearer"

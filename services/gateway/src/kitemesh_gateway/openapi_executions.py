@@ -17,35 +17,27 @@ from kitemesh_gateway.dialects.native_answers import (
 from kitemesh_gateway.dialects.native_bodies import BackgroundRequest
 from kitemesh_gateway.dialects.native_events import EVENTS
 from kitemesh_gateway.event_requests import PATTERNS
+from kitemesh_gateway.openapi_bodies import NAMED, Described, Schema, content, events, headers_of
+from kitemesh_gateway.openapi_codes import BODY_CODES, SCOPED_CODES
 from kitemesh_gateway.openapi_parts import (
-    AUTH_CODES,
-    BODY_CODES,
+    ID_SCHEMA,
     IDEMPOTENCY_PARAMETER,
-    NAMED,
     PAGE_PARAMETERS,
-    PROBLEMS,
-    REF,
     REPLAYED,
-    Schema,
-    content,
-    headers_of,
+    Family,
+    body_of,
     id_of,
     last_event_parameter,
     lookup,
     query,
-    refusals,
 )
+from kitemesh_gateway.openapi_refusals import PROBLEMS, refusals
 
-STRUCTS: Final = (AcceptedOut, CancelOut, ExecutionOut, ExecutionPage, NewsItem, *EVENTS)
-BODIES: Final = (BackgroundRequest,)
-
-_SSE: Final = "text/event-stream"
 _HEADERS: Final[Mapping[str, str]] = {
     **NAMED,
     EXECUTION_ID: "The execution.",
     CONVERSATION_ID: "Its conversation, when one is kept.",
 }
-_READ: Final = (*AUTH_CODES, ErrorCode.PERMISSION_DENIED)
 _ACCEPT: Final = (
     *BODY_CODES,
     ErrorCode.REQUEST_UNSUPPORTED,
@@ -65,14 +57,14 @@ _FOLLOW: Final = (
 )
 
 
-def paths() -> Schema:
+def _paths() -> Schema:
     """Describe the routes."""
     execution = id_of("The execution.")
     return {
         "/v1/executions": {"get": _list(), "post": _start()},
         "/v1/executions/{id}": {
             "get": {
-                **_operation("getExecution", "Show an execution", "ExecutionOut", (ErrorCode.EXECUTION_UNKNOWN,)),
+                **_operation("getExecution", "Show an execution", ExecutionOut, (ErrorCode.EXECUTION_UNKNOWN,)),
                 "description": (
                     "A durable one is there as soon as it is accepted, a classic one once it has ended or is held."
                 ),
@@ -85,7 +77,7 @@ def paths() -> Schema:
                 **_operation(
                     "cancelExecution",
                     "Cancel an execution",
-                    "CancelOut",
+                    CancelOut,
                     (ErrorCode.EXECUTION_UNKNOWN, ErrorCode.BUS_DOWN),
                 ),
                 "description": (
@@ -101,18 +93,14 @@ def paths() -> Schema:
 
 def _list() -> Schema:
     return {
-        **_operation("listExecutions", "List the executions", "ExecutionPage", (ErrorCode.REQUEST_INVALID,)),
+        **_operation("listExecutions", "List the executions", ExecutionPage, (ErrorCode.REQUEST_INVALID,)),
         "description": (
             "Newest first, without those of models that the key may not name. A page may be short, or empty, and still "
             "have a `next_cursor`."
         ),
         "parameters": [
             query("status", "Only those.", {"enum": list(get_args(ExecutionStatus))}),
-            query(
-                "conversation_id",
-                "Only those of this conversation.",
-                {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
-            ),
+            query("conversation_id", "Only those of this conversation.", ID_SCHEMA),
             *PAGE_PARAMETERS,
         ],
     }
@@ -133,14 +121,14 @@ def _start() -> Schema:
         ),
         "operationId": "createExecution",
         "parameters": [IDEMPOTENCY_PARAMETER],
-        "requestBody": {"required": True, "content": content(JSON, "BackgroundRequest")},
+        "requestBody": body_of(BackgroundRequest),
         "responses": {
             "202": {
                 "description": "Accepted",
                 "headers": headers_of(headers),
-                "content": content(JSON, "AcceptedOut"),
+                "content": content(JSON, AcceptedOut),
             },
-            **refusals((*_READ, *_ACCEPT), PROBLEMS),
+            **refusals((*SCOPED_CODES, *_ACCEPT), PROBLEMS),
         },
     }
 
@@ -160,9 +148,9 @@ def _stream(execution: list[Schema]) -> Schema:
             "200": {
                 "description": "The events",
                 "headers": headers_of({**_HEADERS, SERVER_TIMING: "Where the time went, in milliseconds."}),
-                "content": {_SSE: {"schema": {"oneOf": [{"$ref": REF.format(name=each.__name__)} for each in EVENTS]}}},
+                "content": events(*EVENTS),
             },
-            **refusals((*_READ, *_FOLLOW), PROBLEMS),
+            **refusals((*SCOPED_CODES, *_FOLLOW), PROBLEMS),
         },
     }
 
@@ -180,19 +168,26 @@ def _events() -> Schema:
         "operationId": "streamEvents",
         "parameters": [
             query("types", f"Which, with commas: {kinds}. Without it all that the key may know.", {"type": "string"}),
-            last_event_parameter("The last event that was received."),
+            last_event_parameter("The last event that was received.", "^([0-9]{1,18}-[0-9a-f]{8})?$"),
         ],
         "responses": {
             "200": {
                 "description": "The events",
                 "headers": headers_of(NAMED),
-                "content": content(_SSE, "NewsItem"),
+                "content": events(NewsItem),
             },
-            **refusals((*_READ, ErrorCode.REQUEST_INVALID, ErrorCode.QUEUE_FULL, ErrorCode.BUS_DOWN), PROBLEMS),
+            **refusals((*SCOPED_CODES, ErrorCode.REQUEST_INVALID, ErrorCode.QUEUE_FULL, ErrorCode.BUS_DOWN), PROBLEMS),
         },
     }
 
 
-def _operation(name: str, summary: str, schema: str, codes: Sequence[ErrorCode]) -> dict[str, Any]:
-    headers = NAMED if schema == "ExecutionPage" else _HEADERS
-    return lookup(name, summary, schema, (*_READ, *codes), headers=headers, refusal=PROBLEMS)
+def _operation(name: str, summary: str, answer: Described, codes: Sequence[ErrorCode]) -> dict[str, Any]:
+    headers = NAMED if answer is ExecutionPage else _HEADERS
+    return lookup(name, summary, answer, (*SCOPED_CODES, *codes), headers=headers, refusal=PROBLEMS)
+
+
+FAMILY: Final = Family(
+    "Executions",
+    "Turns, whoever asked for them, and what happens to them.",
+    _paths(),
+)

@@ -15,13 +15,16 @@ MAX_CHARS: Final = 200
 
 _NUMBER: Final = r"(\d{1,9})"
 _MEASURE: Final = r"(\d{1,9})-([0-9a-f]{8})"
-_STREAM: Final = rf"~{_NUMBER}(?:n{_NUMBER})?(u)?"
+_STREAM: Final = rf"~{_NUMBER}(?:([anor]){_NUMBER}([ENTGstg])?)?(u)?"
 _POSITION: Final = re.compile(
     rf"\A([A-Za-z0-9_-]{{1,64}}):{_NUMBER}\.{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
     rf"(?:\.{_MEASURE}(?:\.{_MEASURE})?(?:{_STREAM})?)?\Z",
     re.ASCII,
 )
 _NO_ATTEMPT: Final = -1
+
+PATTERN: Final = f"^{_POSITION.pattern[2:-2]}$".replace(r"\d", "[0-9]")
+"""What `parse` takes, as JSON Schema writes it."""
 
 
 class Measure(NamedTuple):
@@ -50,6 +53,8 @@ class Position(NamedTuple):
         after_step: The stream began behind this step: it told what followed a hold.
         calls: How many calls of the step were told; `None` where the stream's dialect tells them at its end.
         usage: A stream that began behind a step ends with the token counts.
+        words: Whose events they are, where that tells calls: see `Tally`. Each dialect numbers them in its own way.
+        parts: Which parts of the message the event left open, where a dialect has parts; see `RunChatEncoder`.
 
     """
 
@@ -62,16 +67,13 @@ class Position(NamedTuple):
     after_step: int = 0
     calls: int | None = None
     usage: bool = False
+    words: str = ""
+    parts: str = ""
 
     @property
     def is_start(self) -> bool:
         """Whether it is the event that opened a stream, which began behind `step`."""
         return not (self.attempt or self.n)
-
-    @property
-    def is_native(self) -> bool:
-        """Whether the stream's events were the native ones."""
-        return self.calls is not None
 
     def by_content(self) -> "Position":
         """Return it for a stream that numbers its events otherwise: only what was shown says where it goes on."""
@@ -89,7 +91,7 @@ def parse(header: str) -> tuple[str, Position]:
     if match is None:
         raise BadRequest(ErrorCode.REQUEST_INVALID, "Last-Event-ID is not the id of an event of this server")
     turn, *numbers = match.groups()
-    step, attempt, n, k, length, crc, reasoning, reasoning_crc, after_step, calls, usage = numbers
+    step, attempt, n, k, length, crc, reasoning, reasoning_crc, after_step, words, calls, parts, usage = numbers
     return turn, Position(
         int(step),
         int(attempt),
@@ -100,17 +102,19 @@ def parse(header: str) -> tuple[str, Position]:
         int(after_step or 0),
         None if calls is None else int(calls),
         usage is not None,
+        words or "",
+        parts or "",
     )
 
 
 def write(turn: str, position: Position) -> str:
     """Return the id of an event: what `parse` reads."""
-    step, attempt, n, k, text, reasoning, after_step, calls, usage = position
+    step, attempt, n, k, text, reasoning, after_step, calls, usage, words, parts = position
     tail = ""
     if text is not None:
         tail = f".{text.length}-{text.crc:08x}"
         if reasoning.length:
             tail += f".{reasoning.length}-{reasoning.crc:08x}"
         if after_step or calls is not None:
-            tail += f"~{after_step}{'' if calls is None else f'n{calls}'}{'u' if usage else ''}"
+            tail += f"~{after_step}{'' if calls is None else f'{words}{calls}{parts}'}{'u' if usage else ''}"
     return f"{turn}:{step}.{attempt}.{n}.{k}{tail}"

@@ -18,7 +18,6 @@ from kitemesh_gateway.auth import Authenticator, Principal
 from kitemesh_gateway.body import check_headers, read_body
 from kitemesh_gateway.cancelling import execution_unknown
 from kitemesh_gateway.dialects.base import Facts, Mistake, Mistakes
-from kitemesh_gateway.dialects.native import Native
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.positions import Position
 from kitemesh_gateway.relay import Relay
@@ -42,6 +41,9 @@ def facts_of(turn: LiveTurn | TurnRecord, position: Position | None = None) -> F
         include_usage=position.usage if position is not None and after_step else turn.include_usage,
         resumable=turn.mode == "durable",
         after_step=after_step,
+        message=turn.message,
+        row=turn.row,
+        agent=turn.agent,
     )
 
 
@@ -124,7 +126,7 @@ class Reattaching:
                     "A classic execution's stream cannot be resumed; GET /v1/executions/{id} shows what became of it"
                 )
                 raise KitemeshError(ErrorCode.EXECUTION_CLASSIC, message)
-            if position.is_native != (exchange.dialect.name == Native.name):
+            if position.words != exchange.dialect.words:
                 position = position.by_content()
         self._turns.admit_reader()
         _name(exchange, turn)

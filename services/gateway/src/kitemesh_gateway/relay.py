@@ -116,7 +116,7 @@ class Relay:
 
         """
         if position is not None:
-            sink.go_on()
+            sink.go_on(position)
         watch = self.open(turn, sink, position=position)
         if isinstance(watch.shown, Followed):
             watch.backlog = Backlog()
@@ -224,7 +224,7 @@ class Relay:
     async def _look(self, watch: Watch) -> None:
         turn = watch.turn
         try:
-            found = await self._finding.find(turn.tenant, turn.turn, after_step=watch.after_step)
+            found = await self._finding.find(turn.tenant, turn.turn, after_step=watch.after_step, decided=turn.decided)
         except KitemeshError as exc:
             log.warning("turn.not_looked_up", turn=turn.turn, code=exc.code)
         else:

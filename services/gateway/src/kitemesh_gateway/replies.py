@@ -14,6 +14,7 @@ from kitemesh_gateway.dialects.base import JSON, Encoder, Place, Rest
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.following import Pieces
 from kitemesh_gateway.hops import hops_of, server_timing
+from kitemesh_gateway.positions import Position
 from kitemesh_gateway.sse import Streams
 from kitemesh_gateway.watches import Sink, TurnFailed
 from kitemesh_runtime.failpoints import reach
@@ -32,7 +33,7 @@ class Whole:
     def __init__(self) -> None:
         self._done: asyncio.Future[TurnEnded | TurnFailed] = asyncio.get_running_loop().create_future()
 
-    def go_on(self) -> None:
+    def go_on(self, position: Position | None = None) -> None:
         """Begin, as any answer in one piece does, at the beginning."""
 
     def show(self, place: Place, items: tuple[Delta, ...], seen: int = 0) -> None:

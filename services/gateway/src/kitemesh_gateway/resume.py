@@ -142,6 +142,7 @@ class Resume:
             durable=True,
             model=hold.model,
             after_step=hold.step,
+            decided=frozenset(call.id for call in hold.calls),
         )
 
 

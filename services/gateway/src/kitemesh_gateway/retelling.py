@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
-from kitemesh_contracts.content import Step
-from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
+from kitemesh_contracts.content import CallResult, Step
+from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, ResultDelta, TextDelta, result_delta
 from kitemesh_gateway.positions import NOTHING, Measure, Position
 
 
@@ -118,13 +118,14 @@ class StepTold:
 
     """
 
-    __slots__ = ("_calls_now", "_calls_shown", "reasoning", "text")
+    __slots__ = ("_begun", "_calls_had", "_calls_now", "_calls_shown", "reasoning", "text")
 
     def __init__(self, position: Position | None = None) -> None:
         self.text = Told(NOTHING if position is None else position.text or NOTHING)
         self.reasoning = Told(NOTHING if position is None else position.reasoning)
-        self._calls_shown = 0 if position is None else position.calls or 0
+        self._calls_had = self._calls_shown = 0 if position is None else position.calls or 0
         self._calls_now = 0
+        self._begun = bool(self._calls_had or self.text.shown.length or self.reasoning.shown.length)
 
     @property
     def is_behind(self) -> bool:
@@ -144,6 +145,7 @@ class StepTold:
 
     def add(self, items: Sequence[Delta]) -> None:
         """Take a frame all of which is new."""
+        self._begun = True
         for item in items:
             if type(item) is TextDelta:
                 self.text.now.add(item.text)
@@ -159,12 +161,19 @@ class StepTold:
         is_new, is_whole, is_parted = False, True, True
         for item in items:
             if isinstance(item, CallDelta):
-                if item.id and self._tell_call(item.index):
+                if not item.id:
+                    # Of a call that was told here, an encoder tells only what it has not told.
+                    (silent if item.index < self._calls_had else fresh).append(item)
+                elif self._tell_call(item.index):
                     fresh.append(item)
-                elif item.id:
+                else:
                     is_whole = False
                     # Told here or there: the encoder is to know of it, and nobody is told it twice.
                     silent += (item,) if item.index < self._calls_shown else ()
+                continue
+            if isinstance(item, ResultDelta):
+                (silent if self._begun else fresh).append(item)
+                is_whole = is_whole and not self._begun
                 continue
             is_text = isinstance(item, TextDelta)
             mine, other = (self.text, self.reasoning) if is_text else (self.reasoning, self.text)
@@ -197,17 +206,22 @@ class StepTold:
         self._calls_shown = self._calls_now
         return True
 
-    def finish(self, stored: Step, *, has_all: bool) -> Again | None:
-        """Take the step's whole text; `None` when what was shown is not how it begins.
+    def finish(self, stored: Step, results: Sequence[CallResult] = (), *, has_all: bool) -> Again | None:
+        """Take the whole step; `None` when what was shown is not how it begins.
 
         Args:
             stored: The step.
+            results: Of the calls of the step before, which are told in front of it.
             has_all: The client is known to have it all.
 
         """
-        silent: list[Delta] = []
-        fresh: list[Delta] = []
-        whole = ((self.reasoning, ReasoningDelta, stored.reasoning), (self.text, TextDelta, stored.text))
+        told_before = [result_delta(result) for result in results]
+        silent: list[Delta] = [*told_before] if has_all or self._begun else []
+        fresh: list[Delta] = [] if has_all or self._begun else [*told_before]
+        whole: tuple[tuple[Told, type[ReasoningDelta | TextDelta], str], ...] = (
+            (self.reasoning, ReasoningDelta, stored.reasoning),
+            (self.text, TextDelta, stored.text),
+        )
         for told, kind, text in whole:
             if has_all:
                 told.expect(text)
@@ -220,4 +234,13 @@ class StepTold:
                 silent.append(kind(text=known))
             if new:
                 fresh.append(kind(text=new))
+        for index, call in enumerate(stored.calls):
+            whole_call = CallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
+            if has_all or index < self._calls_had:
+                silent.append(whole_call)
+            elif index < self._calls_shown:
+                silent.append(CallDelta(index=index, id=call.id, name=call.name))
+                fresh.append(CallDelta(index=index, arguments=call.arguments))
+            else:
+                fresh.append(whole_call)
         return Again(tuple(silent), tuple(fresh))

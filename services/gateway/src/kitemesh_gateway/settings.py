@@ -32,6 +32,9 @@ class GatewaySettings(Settings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024, description="Largest request body.")] = (
         1024 * 1024
     )
+    max_file_body_bytes: Annotated[
+        int, Field(ge=1024, le=64 * 1024 * 1024, description="Largest request body of the routes that take files.")
+    ] = 16 * 1024 * 1024
     body_timeout_s: Annotated[float, Field(gt=0, le=300, description="Seconds that a request body may take.")] = 10.0
     first_event_s: Annotated[
         float, Field(gt=0, le=300, description="Seconds that a stream's status line waits for its first event.")

@@ -14,6 +14,7 @@ from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_gateway.dialects.base import Encoder, Place, Rest
 from kitemesh_gateway.following import ALL, Pieces
 from kitemesh_gateway.outflow import TICK_S, Outflow, Stragglers
+from kitemesh_gateway.positions import Position
 from kitemesh_gateway.watches import TurnFailed
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.metrics import STREAMS_OPEN
@@ -46,6 +47,7 @@ class Stream:
         "_encoder",
         "_failure",
         "_first",
+        "_from",
         "_has_acted",
         "_joined",
         "_kept",
@@ -82,6 +84,7 @@ class Stream:
         self._kept = b""
         self._failure: tuple[Place, ErrorInfo] | None = None
         self._has_acted = False
+        self._from: Position | None = None
         self._outflow: Outflow | None = None
         self._chunked = True
         self._started = False
@@ -90,24 +93,21 @@ class Stream:
 
     # The relay's side
 
-    def go_on(self) -> None:
-        """Take it that the client has the events that open a stream."""
+    def go_on(self, position: Position | None = None) -> None:
+        """Take it that the client has the events that open a stream, and what is behind them up to a position."""
         self._started = True
+        self._from = position
         self._encoder.start()
 
     def show(self, place: Place, items: tuple[Delta, ...], seen: int = 0) -> None:
         """Send the events of one frame, but for the first ones, which the client has."""
-        data = self._encoder.delta(place, items)
-        if seen:
-            data = _behind(data, seen)
+        data = self._events(place, items, seen)
         if data:
             self._tell(data)
 
     def show_all(self, pieces: Pieces) -> None:
         """Send the events of many frames in one piece."""
-        delta = self._encoder.delta
-        events = [_behind(delta(place, items), seen) if seen else delta(place, items) for place, items, seen in pieces]
-        data = b"".join(events)
+        data = b"".join([self._events(*piece) for piece in pieces])
         if data:
             self._tell(data)
 
@@ -125,6 +125,7 @@ class Stream:
 
     def end(self, ended: TurnEnded, rest: tuple[Rest, ...], seen: int = 0) -> None:
         """Send what is missing and the end, but for the first events, which the client has."""
+        self._leave_off(seen)
         data = self._encoder.end(ended, rest)
         if seen:
             data = _behind(data, seen)
@@ -150,6 +151,19 @@ class Stream:
         else:
             self._send(self._encoder.error(place, error, self._request_id))
         self._finish()
+
+    def _events(self, place: Place, items: tuple[Delta, ...], seen: int) -> bytes:
+        if self._from is not None:
+            self._leave_off(seen)
+        data = self._encoder.delta(place, items)
+        return _behind(data, seen) if seen else data
+
+    def _leave_off(self, seen: int) -> None:
+        """Note that what follows is new; without events that the client has `seen`, only its texts say where it is."""
+        if self._from is not None and seen < ALL:
+            position, self._from = self._from, None
+            if not seen:
+                self._encoder.resume(position)
 
     # The request's side
 

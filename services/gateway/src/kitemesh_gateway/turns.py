@@ -9,14 +9,19 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from kitemesh_contracts import subjects
 from kitemesh_contracts.commands import Mode, Route, StartTurn
 from kitemesh_contracts.errors import Busy, ErrorCode, NotFound, Unavailable
 from kitemesh_contracts.headers import late_start_msg_id, start_msg_id
+from kitemesh_gateway import capabilities
 from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.dialects.base import Mistake, Mistakes, TurnRequest, WantedMode
+from kitemesh_gateway.message_ids import MessageIds
 from kitemesh_gateway.relay import Relay
+from kitemesh_gateway.request_size import MAX_REQUEST_BYTES, check_size
+from kitemesh_gateway.visibility import conversation_unknown, may_see
 from kitemesh_gateway.watches import Sink, Watch, Watched
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.catalog_file import CatalogHandle
@@ -50,6 +55,11 @@ def model_unknown(model: str) -> NotFound:
     return NotFound(ErrorCode.MODEL_UNKNOWN, message)
 
 
+def agent_unknown() -> NotFound:
+    """Return the one refusal of an agent that does not exist and of one that is not the caller's."""
+    return NotFound(ErrorCode.MODEL_UNKNOWN, "There is no such agent, or it is not available to this key")
+
+
 class Turns:
     """Runs turns in the cluster.
 
@@ -57,6 +67,7 @@ class Turns:
         replica: This gateway, as it is addressed.
         budget_s: What each turn may take.
         max_open: Answers that may be awaited at once: an open turn counts as often as it is followed.
+        max_request_bytes: What a request may bring beside its files.
 
     """
 
@@ -68,45 +79,96 @@ class Turns:
         parcels: Parcels,
         relay: Relay,
         conversations: Conversations,
+        message_ids: MessageIds,
         catalog: CatalogHandle,
         clock: Clock,
         store_state: Dependency,
         budget_s: float,
         max_open: int,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
     ) -> None:
         self._replica: Final = replica
         self._bus: Final = bus
         self._parcels: Final = parcels
         self._relay: Final = relay
         self._conversations: Final = conversations
+        self._message_ids: Final = message_ids
         self._catalog: Final = catalog
         self._clock: Final = clock
         self._store_state: Final = store_state
         self._budget_s: Final = budget_s
         self._max_open: Final = max_open
+        self._max_request_bytes: Final = max_request_bytes
 
     def route(self, principal: Principal, request: TurnRequest) -> Route:
         """Say where a request is answered.
 
         Raises:
-            NotFound: The model does not exist, or not for this principal.
-            BadRequest: The request's tools do not fit the agent's.
+            NotFound: The model or the agent does not exist, or not for this principal.
+            BadRequest: No model is named and none is the default, or what is asked for is not what the model can do, or
+                does not fit the agent, or is too large.
 
         """
+        check_size(request, self._max_request_bytes)
         catalog = self._catalog.current
+        named = request.agent or (principal.default_agent if request.default_agent else None)
+        if request.agent is not None and not principal.allows(f"agent:{request.agent}"):
+            raise agent_unknown()
+        model = request.model
+        if model is None:
+            model = f"agent:{named}" if named is not None else catalog.default_model
+            if model is not None and named is None and not principal.allows(model):
+                # The server's default is none for this key.
+                model = None
+        elif not principal.allows(model):
+            raise model_unknown(model)
+        if model is None:
+            raise Mistakes([Mistake("model", "is required: neither this key nor this server has a default")])
         try:
-            route = catalog.resolve(request.model)
+            route = catalog.resolve(model)
         except NotFound:
-            raise model_unknown(request.model) from None
-        if not principal.allows(request.model):
-            raise model_unknown(request.model)
+            raise agent_unknown() if request.model is None and named is not None else model_unknown(model) from None
+        if named is not None and route.agent is None:
+            if named not in catalog.agents:
+                raise agent_unknown()
+            route = replace(route, agent=named)
         agent = None if route.agent is None else catalog.agents[route.agent]
-        _check_tools(request, () if agent is None else agent.tools)
-        return route
+        mistakes = capabilities.problems(request, [catalog.models[each] for each in route.models])
+        mistakes += _misfits(request, () if agent is None else agent.tools)
+        if mistakes:
+            raise Mistakes(mistakes)
+        return capabilities.narrow(route, request, catalog.models)
 
-    def mode(self, wanted: WantedMode, route: Route, *, keyed: bool) -> Mode:
-        """Say how a request runs; one with an idempotency key is always durable."""
-        if keyed or wanted == "durable":
+    async def check_conversation(self, principal: Principal, conversation: str | None) -> None:
+        """Refuse to go on with a conversation whose history is not for this principal.
+
+        Raises:
+            NotFound: It is not (`conversation.unknown`); one that does not exist is left to who seats the turn.
+            Unavailable: The store does not answer.
+
+        """
+        if conversation is None or principal.models is None:
+            return
+        found = await self._conversations.get(principal.tenant, conversation)
+        if found is not None and not may_see(principal, found):
+            raise conversation_unknown()
+
+    def mode(self, request: TurnRequest, route: Route, *, keyed: bool) -> Mode:
+        """Say how a request runs; one with an idempotency key is always durable.
+
+        Raises:
+            Mistakes: It asks for what only a classic turn does.
+
+        """
+        mode: Mode = "durable" if keyed or request.durable else self._wanted(request.mode, route)
+        if mode == "durable":
+            mistakes = _only_classic(request)
+            if mistakes:
+                raise Mistakes(mistakes)
+        return mode
+
+    def _wanted(self, wanted: WantedMode, route: Route) -> Mode:
+        if wanted == "durable":
             return "durable"
         agent = None if wanted == "classic" or route.agent is None else self._catalog.current.agents.get(route.agent)
         return "classic" if agent is None else agent.mode
@@ -160,6 +222,12 @@ class Turns:
             parallel_calls=request.parallel_calls,
             dialect=dialect if mode == "durable" else "",
             include_usage=mode == "durable" and request.include_usage,
+            creates=request.creates and request.conversation is not None,
+            prompt=request.prompt,
+            denies_holds=request.denies_holds,
+            message=request.message,
+            row=request.row,
+            details=request.details,
         )
 
     def admit(self) -> None:
@@ -221,7 +289,7 @@ class Turns:
         return watch
 
     async def renew_locks(self) -> None:
-        """Keep the conversations of open turns locked, for ever."""
+        """Keep the conversations of open turns locked, and the ids of their messages claimed, for ever."""
         while True:
             await asyncio.sleep(1.0)
             await self.renew_due()
@@ -230,27 +298,26 @@ class Turns:
         """Renew what was not renewed for 10 s; what fails is due again at once."""
         now_s = self._clock.monotonic()
         due = [
-            (watch, conversation)
+            watch
             for watch in self._relay.watches()
-            if (conversation := watch.turn.conversation) is not None
+            if (watch.turn.conversation is not None or watch.turn.message)
             and not watch.turn.durable
             and now_s - watch.renewed_s >= RENEW_EVERY_S
         ]
-        results = await asyncio.gather(
-            *(
-                self._conversations.renew(watch.turn.tenant, conversation, watch.turn.turn)
-                for watch, conversation in due
-            ),
-            return_exceptions=True,
-        )
+        results = await asyncio.gather(*(self._renew(watch.turn) for watch in due), return_exceptions=True)
         failed = []
-        for (watch, _), result in zip(due, results, strict=True):
+        for watch, result in zip(due, results, strict=True):
             if isinstance(result, BaseException):
                 failed.append(result)
             else:
                 watch.renewed_s = now_s
         if failed:
             log.warning("lock.not_renewed", turns=len(failed), reason=str(failed[0]))
+
+    async def _renew(self, turn: Watched) -> None:
+        if turn.conversation is not None:
+            await self._conversations.renew(turn.tenant, turn.conversation, turn.turn)
+        await self._message_ids.renew(turn.tenant, turn.message, turn.turn)
 
     def watched(self, start: StartTurn) -> Watched:
         """Say what watching a turn of this gateway's comes to."""
@@ -265,7 +332,13 @@ class Turns:
             acts=agent is not None and bool(agent.tools),
             durable=start.mode == "durable",
             model=start.route.requested,
+            message=start.message,
         )
+
+    def own_tools(self, start: StartTurn) -> frozenset[str]:
+        """Return the names of the caller's tools, if it has all that the turn has."""
+        agent = self._catalog.current.agents.get(start.route.agent or "")
+        return frozenset() if agent is not None and agent.tools else frozenset(tool.name for tool in start.tools)
 
     async def publish(self, start: StartTurn) -> None:
         """Publish a turn's start.
@@ -303,13 +376,18 @@ class Turns:
             raise Unavailable(ErrorCode.STORE_DOWN, "The store does not answer", retry_after_s=RETRY_S) from exc
 
 
-def _check_tools(request: TurnRequest, own: Sequence[str]) -> None:
-    """Refuse tools that do not go together with the agent's own.
+def _only_classic(request: TurnRequest) -> list[Mistake]:
+    """Return what cannot be told again, and so is not for a durable turn."""
+    mistakes = []
+    if request.sampling.choices > 1:
+        mistakes.append(Mistake("n", "must be 1 in a durable turn"))
+    if request.sampling.logprobs:
+        mistakes.append(Mistake("logprobs", "must be false in a durable turn"))
+    return mistakes
 
-    Raises:
-        Mistakes: With everything that is wrong.
 
-    """
+def _misfits(request: TurnRequest, own: Sequence[str]) -> list[Mistake]:
+    """Return what does not go together with the agent's own tools."""
     mistakes = [
         Mistake("tools", f"{tool.name} is the name of one of the agent's own tools")
         for tool in request.tools
@@ -317,5 +395,8 @@ def _check_tools(request: TurnRequest, own: Sequence[str]) -> None:
     ]
     if request.tool_choice == "required" and not (request.tools or own):
         mistakes.append(Mistake("tool_choice", "needs a tool"))
-    if mistakes:
-        raise Mistakes(mistakes)
+    if request.sampling.choices > 1 and own:
+        mistakes.append(Mistake("n", "must be 1 where tools run on this server"))
+    if request.sampling.logprobs and own:
+        mistakes.append(Mistake("logprobs", "must be false where tools run on this server"))
+    return mistakes

@@ -89,6 +89,8 @@ class Watched(Struct, frozen=True, kw_only=True):
         durable: It goes on without its client, and has its lock kept by who works on it.
         model: As the request named it.
         after_step: The answer begins behind this step.
+        message: The client's id of its message, where the claim of it has to be renewed.
+        decided: Calls of that step which the answer begins with: until they are, the turn is held as it was.
 
     """
 
@@ -102,6 +104,8 @@ class Watched(Struct, frozen=True, kw_only=True):
     durable: bool = False
     model: str = ""
     after_step: int = 0
+    message: str = ""
+    decided: frozenset[str] = frozenset()
 
     @property
     def is_kept(self) -> bool:
@@ -112,8 +116,8 @@ class Watched(Struct, frozen=True, kw_only=True):
 class Sink(Protocol):
     """Where a turn's answer goes. Called in the read loop: it neither blocks nor raises."""
 
-    def go_on(self) -> None:
-        """Take it that the client has the beginning; called before anything else."""
+    def go_on(self, position: Position | None = None) -> None:
+        """Take it that the client has the beginning, up to that event; called before anything else."""
 
     def show(self, place: Place, items: tuple[Delta, ...], seen: int = 0) -> None:
         """Show more, but for the first events, which the client has `seen`."""
@@ -214,7 +218,7 @@ class Watch:
     def on_ended(self, ended: TurnEnded, now_s: float) -> Next | None:
         """Take the closing event; say what it leads to."""
         if self.ended is None:
-            if ended.step <= self.after_step and ended.outcome == "held":
+            if ended.outcome == "held" and ended.step <= self.after_step and not self._is_held_again(ended):
                 # Of the hold that was answered: it came late, or once more.
                 return None
             self.ended = self._of_this_answer(ended)
@@ -305,6 +309,12 @@ class Watch:
         self.sink.show_all(silent)
         self.sink.end(ended, rests, 0 if rests else shown.seen_of(ended))
         return True
+
+    def _is_held_again(self, ended: TurnEnded) -> bool:
+        """Tell whether a hold that was answered in part goes on without the calls that were decided."""
+        decided = self.turn.decided
+        is_same = ended.step == self.turn.after_step
+        return is_same and bool(decided) and decided.isdisjoint(call.id for call in ended.calls)
 
     def _next_look_s(self) -> float:
         waits_s = self._look_s

@@ -5,7 +5,7 @@ any gateway.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 from zlib import crc32
 
 from msgspec import Struct
@@ -13,6 +13,7 @@ from msgspec import Struct
 from kitemesh_contracts.content import Message, Sampling, ToolSpec
 from kitemesh_contracts.deltas import Delta, TurnEnded
 from kitemesh_contracts.errors import BadRequest, ErrorCode, ErrorInfo
+from kitemesh_gateway.positions import Position
 
 JSON: Final = "application/json"
 SSE_HEADERS: Final[Mapping[str, str]] = {
@@ -28,6 +29,7 @@ FINAL: Final = frozenset(
     {
         ErrorCode.TURN_CANCELLED,
         ErrorCode.CONVERSATION_HELD,
+        ErrorCode.MESSAGE_EXISTS,
         ErrorCode.APPROVAL_DECIDED,
         ErrorCode.TOOL_CHANGED,
     },
@@ -44,19 +46,32 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     """What a client asked for, free of its dialect.
 
     Attributes:
-        model: As the client wrote it.
+        model: As the client wrote it; `None` when it named none.
         messages: Everything that the request holds, in order.
+        agent: Answers, whatever the model; a model beside it takes the place of the agent's own.
+        default_agent: Where `agent` is `None`, that of the key answers, if it has one.
         keep: A conversation is kept.
         conversation: The stored conversation to go on with.
+        creates: It is made, under that id, if there is none.
         label: The client's own name for the request, echoed.
         include_usage: A stream ends with the token counts.
         tools: The caller's own, run by the caller.
         tool_choice: As `StartTurn` has it.
         parallel_calls: `False`: one call a step at the most.
+        durable: It never runs classic.
+        prompt: Takes the place of the agent's prompt.
+        values: For the places of the agent's prompt, as its `headers_schema` wants them.
+        role: The catalog role that speaks.
+        retrieval: Passages of the knowledge base go with the prompt.
+        denies_holds: Nobody can answer: a call that needs a person is denied.
+        message: The client's id of its new message, which must be unique; empty when it gave none.
+        row: The first of the integer ids of the turn's rows; 0 when they have none.
+        details: What the client wants kept with the turn: JSON text of an object, or empty.
+        files: The bytes of the files in `messages` whose blob is `#` and a place in this list.
 
     """
 
-    model: str
+    model: str | None
     messages: tuple[Message, ...]
     sampling: Sampling
     stream: bool
@@ -68,6 +83,19 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     tool_choice: str = "auto"
     parallel_calls: bool | None = None
     mode: WantedMode = "auto"
+    agent: str | None = None
+    default_agent: bool = False
+    creates: bool = False
+    durable: bool = False
+    prompt: str | None = None
+    values: Mapping[str, Any] = {}
+    role: str | None = None
+    retrieval: bool = False
+    denies_holds: bool = False
+    message: str = ""
+    row: int = 0
+    details: str = ""
+    files: tuple[bytes, ...] = ()
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -78,6 +106,12 @@ class Facts(Struct, frozen=True, kw_only=True):
         label: The client's own name for the request, else the request id.
         resumable: The ids of its events say what was shown, and errors have none: see `Tally`.
         after_step: The answer begins behind this step.
+        message: The client's id of its message.
+        row: The first of the integer ids of the turn's rows.
+        agent: Who answers.
+        own_tools: The caller's tools, where a call of one is the caller's as soon as it is begun: no tool runs here,
+            and the stream cannot be resumed.
+        one_call: Only the first call of a step counts.
 
     """
 
@@ -89,6 +123,11 @@ class Facts(Struct, frozen=True, kw_only=True):
     include_usage: bool
     resumable: bool = False
     after_step: int = 0
+    message: str = ""
+    row: int = 0
+    agent: str | None = None
+    own_tools: frozenset[str] = frozenset()
+    one_call: bool = False
 
 
 class Place(NamedTuple):
@@ -115,11 +154,16 @@ class Tally:
     Args:
         after_step: The stream begins behind this step.
         usage: It ends with the token counts; only what begins behind a step says so, the rest is as its turn is stored.
-        tells_calls: Calls are told as they come.
+        words: For a dialect that numbers its events in its own way: its letter, `n` for the native events, `r` for
+            `run_chat` and `o` for it with operations, `a` for `agents`, which tells no calls.
 
     A client that comes back is shown what follows its last id, so each event is counted before its id is written. What
     closes a stream goes behind the step's last frame: text that was missing under `last + 1`, all the rest under
     `last + 2`. The error that ends a stream has no id: it was not reached, and the one before it is to stay.
+
+    Attributes:
+        parts: As `Position` has it; set by a dialect that has parts, before it asks for a tail.
+
     """
 
     __slots__ = (
@@ -128,16 +172,18 @@ class Tally:
         "_reasoning_crc",
         "_step",
         "_stream",
-        "_tells_calls",
         "_text",
         "_text_crc",
         "_usage",
+        "_words",
+        "parts",
     )
 
-    def __init__(self, after_step: int = 0, *, usage: bool = False, tells_calls: bool = False) -> None:
-        self._tells_calls: Final = tells_calls
+    def __init__(self, after_step: int = 0, *, usage: bool = False, words: str = "") -> None:
+        self.parts = b""
+        self._words: Final = words.encode()
         self._usage: Final = b"u" if usage and after_step else b""
-        self._stream: Final = b"~%d" % after_step if after_step or tells_calls else b""
+        self._stream: Final = b"~%d" % after_step if after_step or words else b""
         self._step = self._calls = self._text = self._text_crc = self._reasoning = self._reasoning_crc = 0
 
     def add_text(self, step: int, text: str) -> None:
@@ -164,8 +210,8 @@ class Tally:
         """Return what the id of an event of a step ends with."""
         is_this = step == self._step
         stream = self._stream
-        if self._tells_calls:
-            stream = b"%bn%d%b" % (stream, self._calls if is_this else 0, self._usage)
+        if self._words:
+            stream = b"%b%b%d%b%b" % (stream, self._words, self._calls if is_this else 0, self.parts, self._usage)
         elif self._usage:
             stream += self._usage
         if not is_this:
@@ -190,6 +236,9 @@ class Encoder(Protocol):
     def start(self) -> bytes:
         """Return the events that open a stream."""
 
+    def resume(self, position: Position) -> None:
+        """Take it that the client has what was encoded so far, up to an event that cannot be told apart any more."""
+
     def delta(self, place: Place, items: Sequence[Delta]) -> bytes:
         """Return the events of one frame; none when it has nothing that this dialect shows."""
 
@@ -207,10 +256,53 @@ class Encoder(Protocol):
 
 
 class ErrorBody(NamedTuple):
-    """A refusal's body."""
+    """A refusal's body.
+
+    Attributes:
+        status: Where it is not the one that the error's code means; else 0.
+
+    """
 
     content_type: str
     body: bytes
+    status: int = 0
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong with a request.
+
+    Attributes:
+        field: Dotted path; empty for the body as a whole.
+        unsupported: Nothing is wrong with it, but this server does not do it.
+        value: What stands there, for dialects that repeat it; `None` where that is long, or no single value.
+
+    """
+
+    field: str
+    what: str
+    unsupported: bool = False
+    value: str | float | bool | None = None
+
+
+class Refused(NamedTuple):
+    """The request that an error is the answer to.
+
+    Attributes:
+        path: Decoded.
+        mistakes: Everything that is wrong with it, where that is known.
+        conversation: That it names, once that is known.
+
+    """
+
+    request_id: str
+    path: str = ""
+    mistakes: tuple[Mistake, ...] = ()
+    conversation: str = ""
+
+    @property
+    def param(self) -> str | None:
+        """The first field at fault."""
+        return (self.mistakes[0].field or None) if self.mistakes else None
 
 
 class Dialect(Protocol):
@@ -219,6 +311,10 @@ class Dialect(Protocol):
     @property
     def name(self) -> str:
         """What logs and metrics call it."""
+
+    @property
+    def words(self) -> str:
+        """How the ids of its events say that they are its own; see `Tally`."""
 
     @property
     def stream_headers(self) -> Mapping[str, str]:
@@ -235,22 +331,8 @@ class Dialect(Protocol):
     def encoder(self, facts: Facts) -> Encoder:
         """Return the encoder of one answer."""
 
-    def refusal(self, error: ErrorInfo, *, request_id: str, param: str | None, path: str = "") -> ErrorBody:
-        """Return the body of an error that is told before anything else was sent; `path` is the request's, decoded."""
-
-
-class Mistake(NamedTuple):
-    """One thing that is wrong with a request.
-
-    Attributes:
-        field: Dotted path; empty for the body as a whole.
-        unsupported: Nothing is wrong with it, but only a later version will do it.
-
-    """
-
-    field: str
-    what: str
-    unsupported: bool = False
+    def refusal(self, error: ErrorInfo, about: Refused) -> ErrorBody:
+        """Return the body of an error that is told before anything else was sent."""
 
 
 class Mistakes(BadRequest):

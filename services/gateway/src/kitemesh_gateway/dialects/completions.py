@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kitemesh_contracts.errors import ErrorInfo
-from kitemesh_gateway.dialects.base import JSON, SSE_HEADERS, ErrorBody, Facts, TurnRequest
+from kitemesh_gateway.dialects.base import JSON, SSE_HEADERS, ErrorBody, Facts, Refused, TurnRequest
 from kitemesh_gateway.dialects.completions_encoder import CompletionsEncoder
 from kitemesh_gateway.dialects.completions_errors import error_body
 from kitemesh_gateway.dialects.completions_parse import parse
@@ -13,6 +13,7 @@ class Completions:
     """`POST /v1/chat/completions`."""
 
     name = "completions"
+    words = ""
     stream_headers: Mapping[str, str] = SSE_HEADERS
 
     def parse(self, body: object) -> TurnRequest:
@@ -23,6 +24,6 @@ class Completions:
         """Return the encoder of one answer."""
         return CompletionsEncoder(facts)
 
-    def refusal(self, error: ErrorInfo, *, request_id: str, param: str | None, path: str = "") -> ErrorBody:  # noqa: ARG002  these clients are not told it
+    def refusal(self, error: ErrorInfo, about: Refused) -> ErrorBody:
         """Return the body of an error."""
-        return ErrorBody(JSON, error_body(error, request_id=request_id, param=param))
+        return ErrorBody(JSON, error_body(error, request_id=about.request_id, param=about.param))

@@ -1,11 +1,11 @@
 """What `completions` answers: bodies as structs, so that `/openapi.json` shows what is really encoded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
-from kitemesh_contracts.content import FinishReason, ToolCall, Usage
+from kitemesh_contracts.content import FinishReason, Logprob, ToolCall, Usage
 
 
 class CalledFunction(Struct, frozen=True, kw_only=True):
@@ -31,11 +31,36 @@ class MessageOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_calls: tuple[CallOut, ...] = ()
 
 
-class ChoiceOut(Struct, frozen=True, kw_only=True):
-    """The one choice."""
+class TopLogprobOut(Struct, frozen=True, kw_only=True):
+    """A token that could have stood in a place; `bytes` is null where it is no text by itself."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None
+
+
+class LogprobOut(Struct, frozen=True, kw_only=True):
+    """A token and how likely it was."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None
+    top_logprobs: tuple[TopLogprobOut, ...]
+
+
+class LogprobsOut(Struct, frozen=True, kw_only=True):
+    """Of the tokens of the content, in order."""
+
+    content: tuple[LogprobOut, ...]
+    refusal: None = None
+
+
+class ChoiceOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of the choices, in order: there are as many as `n` says."""
 
     index: int
     message: MessageOut
+    logprobs: LogprobsOut | None = None
     finish_reason: FinishReason
 
 
@@ -96,12 +121,20 @@ class Completion(Struct, frozen=True, kw_only=True, tag_field="object", tag="cha
     kitemesh: KitemeshOut
 
 
-class CallDeltaOut(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
-    """A tool call for the caller, in one piece."""
+class FunctionDeltaOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """More of a function's arguments; its name comes first, and once."""
 
+    name: str = ""
+    arguments: str
+
+
+class CallDeltaOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """More of a tool call for the caller: `type`, `id` and name come with its first piece."""
+
+    type: Literal["", "function"] = ""
     index: int
-    id: str
-    function: CalledFunction
+    id: str = ""
+    function: FunctionDeltaOut
 
 
 class DeltaOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -113,11 +146,12 @@ class DeltaOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_calls: tuple[CallDeltaOut, ...] = ()
 
 
-class ChunkChoice(Struct, frozen=True, kw_only=True):
-    """The one choice of a chunk; only the last one has a finish reason."""
+class ChunkChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The one choice of a chunk; only the last one of an index has a finish reason."""
 
     index: int
     delta: DeltaOut
+    logprobs: LogprobsOut | None = None
     finish_reason: FinishReason | None
 
 
@@ -160,6 +194,25 @@ def usage_out(usage: Usage) -> UsageOut:
         total_tokens=usage.input_tokens + usage.output_tokens,
         prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens),
         completion_tokens_details=CompletionDetails(reasoning_tokens=usage.reasoning_tokens),
+    )
+
+
+def logprobs_out(logprobs: Sequence[Logprob]) -> LogprobsOut | None:
+    """Render how likely the tokens were; `None` where that is not known."""
+    if not logprobs:
+        return None
+    return LogprobsOut(
+        content=tuple(
+            LogprobOut(
+                token=each.token,
+                logprob=each.logprob,
+                bytes=each.bytes,
+                top_logprobs=tuple(
+                    TopLogprobOut(token=other.token, logprob=other.logprob, bytes=other.bytes) for other in each.top
+                ),
+            )
+            for each in logprobs
+        ),
     )
 
 

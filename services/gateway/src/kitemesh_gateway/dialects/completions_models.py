@@ -1,20 +1,23 @@
 """The body of `POST /v1/chat/completions`, as it is validated and as `/openapi.json` shows it.
 
-Types are strict; unknown fields are ignored; what only a later version does is known and refused.
+Types are strict; unknown fields are ignored. What the chosen model cannot do is refused later, by the catalog.
 """
 
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic.json_schema import SkipJsonSchema
 
 from kitemesh_contracts.ids import is_id
 from kitemesh_gateway.dialects.base import WantedMode
 from kitemesh_gateway.dialects.completions_messages import Body, MessageIn, ToolName, content_tag
-from kitemesh_gateway.dialects.mistakes import Unsupported, only, wrong
+from kitemesh_gateway.dialects.mistakes import wrong
 
 MAX_USED_MESSAGES: Final = 256
 MAX_TOOLS: Final = 64
+MAX_METADATA_BYTES: Final = 16 * 1024
+"""As JSON, of the keys that mean nothing here and are kept."""
 _TOKENS_MAX: Final = 2**31 - 1
 _TOKEN_ID_DIGITS: Final = 10
 _UUID: Final = re.compile(r"\A[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\Z", re.IGNORECASE)
@@ -38,26 +41,10 @@ def _check_token_id(text: str) -> str:
     return text
 
 
-def _check_alone(n: int) -> int:
-    if n > 1:
-        raise only("1")
-    return n
-
-
-def _check_off(wanted: bool) -> bool:
-    if wanted:
-        raise only("false")
-    return wanted
-
-
-def _check_format(kind: str) -> str:
-    if kind != "text":
-        raise only("'text'")
-    return kind
-
-
 class MetadataIn(Body):
-    """What this server understands of the request's metadata; other keys are ignored."""
+    """What this server understands of the request's metadata; other keys are kept with the turn."""
+
+    model_config = ConfigDict(extra="allow")
 
     request_id: Annotated[str, Field(max_length=255, description="Echoed in kitemesh.request_id.")] | None = None
     mode: (
@@ -79,20 +66,64 @@ class MetadataIn(Body):
     ) = None
 
 
+FormatName = Annotated[str, AfterValidator(_check_id), Field(json_schema_extra={"pattern": "^[A-Za-z0-9_-]{1,64}$"})]
+
+
 class StreamOptionsIn(Body):
     """How a stream ends."""
 
     include_usage: bool | None = None
 
 
-class ResponseFormatIn(Body):
-    """The form of the answer."""
+class TextFormatIn(Body):
+    """Text, as without it."""
 
-    type: Annotated[
-        Literal["text", "json_object", "json_schema"],
-        AfterValidator(_check_format),
-        WithJsonSchema({"const": "text"}),
-    ]
+    type: Literal["text"]
+
+
+class ObjectFormatIn(Body):
+    """A JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaIn(Body):
+    """The schema that the answer must satisfy."""
+
+    name: FormatName
+    description: Annotated[str, Field(max_length=4096)] | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema", description="JSON Schema of the answer.")] = None
+    strict: bool | None = None
+
+
+class SchemaFormatIn(Body):
+    """JSON that satisfies a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchemaIn
+
+
+class UnknownFormatIn(Body):
+    """Whatever else: its errors say what a form is."""
+
+    type: Literal["text", "json_object", "json_schema"]
+
+
+_FORMAT_TAGS: Final = {"text": "#text", "json_object": "#object", "json_schema": "#schema"}
+
+
+def _format_tag(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return _FORMAT_TAGS.get(kind, "#unknown") if isinstance(kind, str) else "#unknown"
+
+
+ResponseFormatIn = Annotated[
+    Annotated[TextFormatIn, Tag("#text")]
+    | Annotated[ObjectFormatIn, Tag("#object")]
+    | Annotated[SchemaFormatIn, Tag("#schema")]
+    | Annotated[SkipJsonSchema[UnknownFormatIn], Tag("#unknown")],
+    Discriminator(_format_tag),
+]
 
 
 class FunctionIn(Body):
@@ -101,7 +132,7 @@ class FunctionIn(Body):
     name: ToolName
     description: str | None = None
     parameters: Annotated[dict[str, Any], Field(description="JSON Schema of the arguments.")] | None = None
-    strict: Annotated[bool, AfterValidator(_check_off), WithJsonSchema({"const": False})] | None = None
+    strict: Annotated[bool, Field(description="The model must keep to the schema.")] | None = None
 
 
 class ToolDefinitionIn(Body):
@@ -174,14 +205,27 @@ class ChatRequest(Body):
     max_completion_tokens: Annotated[Tokens, Field(description="Wins over `max_tokens`.")] | None = None
     stop: StopIn | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    n: Annotated[int, Field(ge=1, le=4), AfterValidator(_check_alone), WithJsonSchema({"const": 1})] | None = None
+    n: (
+        Annotated[
+            int,
+            Field(
+                ge=1,
+                le=4,
+                description="Above 1 only in a classic turn and where no tools run here. The first choice is streamed, "
+                "the others come whole at the end.",
+            ),
+        ]
+        | None
+    ) = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: (
         dict[Annotated[str, AfterValidator(_check_token_id)], Annotated[float, Field(ge=-100, le=100)]] | None
     ) = None
-    logprobs: Annotated[bool, AfterValidator(_check_off), WithJsonSchema({"const": False})] | None = None
-    top_logprobs: Unsupported = None
+    logprobs: (
+        Annotated[bool, Field(description="`true` only in a classic turn and where no tools run here.")] | None
+    ) = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20, description="Only with `logprobs`.")] | None = None
     response_format: ResponseFormatIn | None = None
     tools: (
         Annotated[

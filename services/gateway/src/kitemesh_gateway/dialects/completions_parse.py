@@ -1,5 +1,6 @@
 """From the body of `POST /v1/chat/completions` to a canonical request. Pure."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Raw
@@ -9,9 +10,9 @@ from kitemesh_contracts.codec import encode
 from kitemesh_contracts.content import (
     AssistantMessage,
     Message,
+    ResponseFormat,
     Sampling,
     SystemMessage,
-    TextPart,
     ToolCall,
     ToolMessage,
     ToolSpec,
@@ -24,10 +25,17 @@ from kitemesh_gateway.dialects.completions_messages import (
     SystemIn,
     ToolIn,
     UserIn,
-    texts_of,
+    parts_of,
+    text_of,
 )
-from kitemesh_gateway.dialects.completions_models import ChatRequest, ToolDefinitionIn
+from kitemesh_gateway.dialects.completions_models import (
+    ChatRequest,
+    ObjectFormatIn,
+    SchemaFormatIn,
+    ToolDefinitionIn,
+)
 from kitemesh_gateway.dialects.completions_rules import across
+from kitemesh_gateway.dialects.files import Files
 from kitemesh_gateway.dialects.mistakes import mistakes_of
 
 _ANY_ARGUMENTS: Final = Raw(b'{"type":"object"}')
@@ -54,9 +62,11 @@ def turn_request(request: ChatRequest) -> TurnRequest:
     """Convert a valid body."""
     metadata = request.metadata
     conversation = metadata.conversation_id if metadata else None
+    files = Files()
+    messages = tuple(_message(message, files) for message in _used(request.messages, conversation))
     return TurnRequest(
         model=request.model,
-        messages=_used([_message(message) for message in request.messages], conversation),
+        messages=messages,
         sampling=_sampling(request),
         stream=request.stream or False,
         keep=request.store is not False,
@@ -67,32 +77,33 @@ def turn_request(request: ChatRequest) -> TurnRequest:
         tool_choice=_choice(request),
         parallel_calls=request.parallel_tool_calls,
         mode=(metadata.mode if metadata else None) or "auto",
+        details=encode({"metadata": metadata.model_extra}).decode() if metadata and metadata.model_extra else "",
+        files=files.all(),
     )
 
 
-def _used(messages: list[Message], conversation: str | None) -> tuple[Message, ...]:
+def _used(messages: Sequence[MessageIn], conversation: str | None) -> Sequence[MessageIn]:
     """Keep what is new: with a stored conversation, what follows the last assistant message, and every instruction.
 
     Instructions are not stored history: a client that resends its system text means it for this turn, too.
     """
     if conversation is None:
-        return tuple(messages)
-    last = max((i for i, message in enumerate(messages) if isinstance(message, AssistantMessage)), default=-1)
-    return tuple(message for i, message in enumerate(messages) if i > last or isinstance(message, SystemMessage))
+        return messages
+    last = max((i for i, message in enumerate(messages) if isinstance(message, AssistantIn)), default=-1)
+    return [message for i, message in enumerate(messages) if i > last or isinstance(message, SystemIn)]
 
 
-def _message(message: MessageIn) -> Message:
+def _message(message: MessageIn, files: Files) -> Message:
     if isinstance(message, UserIn):
-        if isinstance(message.content, str):
-            return UserMessage(parts=(TextPart(text=message.content),))
-        return UserMessage(parts=tuple(TextPart(text=text) for text in texts_of(message.content)))
+        return UserMessage(parts=parts_of(message.content, files))
     if isinstance(message, SystemIn):
-        return SystemMessage(text="".join(texts_of(message.content)))
+        return SystemMessage(text=text_of(message.content))
     if isinstance(message, ToolIn):
-        return ToolMessage(call=message.tool_call_id, text="".join(texts_of(message.content)))
+        return ToolMessage(call=message.tool_call_id, text=text_of(message.content))
     assert isinstance(message, AssistantIn)  # noqa: S101  validation lets no other pass
     return AssistantMessage(
-        text="".join(texts_of(message.content or "")),
+        text=text_of(message.content or ""),
+        reasoning=message.reasoning_content or "",
         calls=tuple(
             ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
             for call in message.tool_calls or ()
@@ -106,6 +117,7 @@ def _tool(tool: ToolDefinitionIn) -> ToolSpec:
         name=function.name,
         description=function.description or "",
         parameters=_ANY_ARGUMENTS if function.parameters is None else Raw(encode(function.parameters)),
+        strict=function.strict or False,
     )
 
 
@@ -129,4 +141,24 @@ def _sampling(request: ChatRequest) -> Sampling:
         logit_bias=request.logit_bias,
         reasoning_effort=request.reasoning_effort,
         user=request.user,
+        choices=request.n or 1,
+        logprobs=request.logprobs or False,
+        top_logprobs=request.top_logprobs,
+        response_format=_format(request),
+    )
+
+
+def _format(request: ChatRequest) -> ResponseFormat | None:
+    wanted = request.response_format
+    if isinstance(wanted, ObjectFormatIn):
+        return ResponseFormat(kind="json_object")
+    if not isinstance(wanted, SchemaFormatIn):
+        return None
+    form = wanted.json_schema
+    return ResponseFormat(
+        kind="json_schema",
+        name=form.name,
+        description=form.description or "",
+        schema=Raw(b"null") if form.schema_ is None else Raw(encode(form.schema_)),
+        strict=form.strict,
     )

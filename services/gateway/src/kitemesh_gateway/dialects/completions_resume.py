@@ -7,7 +7,7 @@ from msgspec import Struct
 from pydantic import AfterValidator, Field, ValidationError
 
 from kitemesh_gateway.dialects.base import Mistake, Mistakes
-from kitemesh_gateway.dialects.completions_messages import Body, UserIn, texts_of
+from kitemesh_gateway.dialects.completions_messages import Body, UserTextIn, text_of
 from kitemesh_gateway.dialects.completions_models import ModelIn, StreamOptionsIn
 from kitemesh_gateway.dialects.completions_rules import stream_mistakes
 from kitemesh_gateway.dialects.mistakes import mistakes_of, wrong
@@ -50,7 +50,7 @@ class ResumeRequest(Body):
     denied_tools: Annotated[list[DeniedIn], Field(max_length=MAX_CALLS)] | None = None
     messages: (
         Annotated[
-            list[UserIn],
+            list[UserTextIn],
             Field(max_length=MAX_MESSAGES, description="Appended behind the results of the calls."),
         ]
         | None
@@ -97,7 +97,7 @@ def parse_resumption(body: object) -> Resumption:
         approval=request.approval_id,
         approved=frozenset(request.approved_tool_execution_ids),
         denied={each.tool_execution_id: each.reason or "" for each in request.denied_tools or ()},
-        texts=tuple("".join(texts_of(message.content)) for message in request.messages or ()),
+        texts=tuple(text_of(message.content) for message in request.messages or ()),
         stream=request.stream or False,
         include_usage=bool(request.stream_options and request.stream_options.include_usage),
     )

@@ -3,14 +3,20 @@
 It looks at the raw body, so that it can speak beside the mistakes of single fields.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+from kitemesh_contracts.codec import encode
 from kitemesh_gateway.dialects.base import Mistake
-from kitemesh_gateway.dialects.completions_models import MAX_USED_MESSAGES
+from kitemesh_gateway.dialects.completions_models import MAX_METADATA_BYTES, MAX_USED_MESSAGES, MetadataIn
+from kitemesh_gateway.dialects.files import MAX_FILES
 
 _NO_USER: Final = "needs at least one user message"
 _NO_NEW_USER: Final = "needs a user or tool message after the last assistant message"
 _NO_CALL: Final = "answers no call of an earlier assistant message"
+_TOO_MANY_FILES: Final = f"must not bring more than {MAX_FILES} files"
+_TOO_LONG: Final = f"must not have more than {MAX_METADATA_BYTES} bytes beside what is named here"
+_FILE_PARTS: Final = ("image_url", "file")
 
 
 def across(body: object) -> list[Mistake]:
@@ -23,7 +29,8 @@ def across(body: object) -> list[Mistake]:
     messages = body.get("messages")
     if isinstance(messages, list) and messages:
         roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
-        used = roles[_first_new(roles) :] if continues else roles
+        first = _first_new(roles) if continues else 0
+        used = roles[first:]
         if "user" not in used and not (continues and "tool" in used):
             needs_new = continues and any(role in ("user", "tool") for role in roles)
             mistakes.append(Mistake("messages", _NO_NEW_USER if needs_new else _NO_USER))
@@ -31,9 +38,20 @@ def across(body: object) -> list[Mistake]:
             mistakes += _unasked(messages)
         if len(used) > MAX_USED_MESSAGES:
             mistakes.append(Mistake("messages", f"must not bring more than {MAX_USED_MESSAGES} messages"))
+        if _count_files(messages[first:]) > MAX_FILES:
+            mistakes.append(Mistake("messages", _TOO_MANY_FILES))
     if continues and body.get("store") is False:
         mistakes.append(Mistake("store", "must not be false with metadata.conversation_id"))
+    if body.get("top_logprobs") is not None and body.get("logprobs") is not True:
+        mistakes.append(Mistake("top_logprobs", "is only allowed with logprobs"))
+    if isinstance(metadata, dict) and len(encode(other_metadata(metadata))) > MAX_METADATA_BYTES:
+        mistakes.append(Mistake("metadata", _TOO_LONG))
     return mistakes + stream_mistakes(body) + _tool_mistakes(body)
+
+
+def other_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the metadata says beside what this server understands."""
+    return {name: value for name, value in metadata.items() if name not in MetadataIn.model_fields}
 
 
 def stream_mistakes(body: dict[str, Any]) -> list[Mistake]:
@@ -41,6 +59,15 @@ def stream_mistakes(body: dict[str, Any]) -> list[Mistake]:
     if body.get("stream_options") is not None and body.get("stream") is not True:
         return [Mistake("stream_options", "is only allowed with stream")]
     return []
+
+
+def _count_files(messages: list[Any]) -> int:
+    return sum(
+        isinstance(part, dict) and part.get("type") in _FILE_PARTS
+        for message in messages
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
+        for part in message["content"]
+    )
 
 
 def _unasked(messages: list[Any]) -> list[Mistake]:

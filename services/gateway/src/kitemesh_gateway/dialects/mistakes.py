@@ -4,9 +4,9 @@ A union's branch is tagged with a leading `#`, so that a path names only what th
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Final
 
-from pydantic import AfterValidator, ValidationError, WithJsonSchema
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from kitemesh_gateway.dialects.base import Mistake
@@ -33,28 +33,14 @@ _SENTENCES: Final[Mapping[str, str]] = {
 }
 
 
-def not_yet(what: str = "is not supported yet") -> PydanticCustomError:
-    """Return the error for what only a later version does."""
+def not_supported(what: str) -> PydanticCustomError:
+    """Return the error for what is right in itself and not done here."""
     return PydanticCustomError(UNSUPPORTED, "{what}", {"what": what})
-
-
-def only(what: str) -> PydanticCustomError:
-    """Return the error for every value but one, where only a later version takes the others."""
-    return not_yet(f"only {what} is supported so far")
 
 
 def wrong(what: str) -> PydanticCustomError:
     """Return the error for a rule that pydantic has no word for."""
     return PydanticCustomError("wrong", "{what}", {"what": what})
-
-
-def _refuse(value: object) -> None:
-    if value is not None and value != []:
-        raise not_yet()
-
-
-Unsupported = Annotated[Any, AfterValidator(_refuse), WithJsonSchema({"type": "null", "description": "Not yet."})]
-"""A field that is known, and refused when it says anything."""
 
 
 def mistakes_of(exc: ValidationError) -> list[Mistake]:

@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.content import Step
-from kitemesh_contracts.deltas import CallDelta, Delta, HoldRef, ReasoningDelta, TextDelta, TurnEnded
+from kitemesh_contracts.deltas import CallDelta, Delta, HoldRef, ReasoningDelta, ResultDelta, TextDelta, TurnEnded
 from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo
 from kitemesh_gateway.dialects.base import Facts, Place, Rest, Tally
 from kitemesh_gateway.dialects.native_answers import ExecutionStatus
@@ -27,6 +27,9 @@ from kitemesh_gateway.dialects.native_events import (
 )
 from kitemesh_gateway.dialects.native_rendering import failure_out, made_status, usage_out
 from kitemesh_gateway.instants import iso
+from kitemesh_gateway.positions import Position
+
+WORDS: Final = "n"
 
 _OF_THE_STREAM: Final = frozenset(
     {ErrorCode.DRAINING, ErrorCode.STREAM_GAP, ErrorCode.TURN_LOST, ErrorCode.INTERNAL, ErrorCode.CONTRACT_VIOLATED}
@@ -41,7 +44,7 @@ class NativeEncoder:
 
     def __init__(self, facts: Facts) -> None:
         self._facts: Final = facts
-        tally = Tally(facts.after_step, usage=facts.include_usage, tells_calls=True) if facts.resumable else None
+        tally = Tally(facts.after_step, usage=facts.include_usage, words=WORDS) if facts.resumable else None
         self._tally: Final = tally
         self._id = b"id: %b:" % facts.turn.encode()
 
@@ -57,6 +60,9 @@ class NativeEncoder:
         )
         tail = b"" if self._tally is None else self._tally.tail(facts.after_step)
         return b"%b%d.0.0.0%b\ndata: %b\n\n" % (self._id, facts.after_step, tail, encode(started))
+
+    def resume(self, position: Position) -> None:
+        """Do nothing: what follows depends on the texts alone."""
 
     def delta(self, place: Place, items: Sequence[Delta]) -> bytes:
         """Return one event for each item; a call is told once, with its first piece."""
@@ -104,6 +110,8 @@ class NativeEncoder:
                         if tally is not None:
                             tally.add_call(step, item.index)
                         yield CallRequested(step=step, tool_execution_id=item.id, name=item.name)
+                case ResultDelta():
+                    pass
                 case _:
                     assert_never(item)
 
