@@ -5,7 +5,7 @@ DATA ?= .data
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check format test-unit test-contract test-integration test-e2e bench chaos golden docs clean
+.PHONY: help setup up down demo test check format test-unit test-contract test-integration test-e2e test-clients clients bench chaos golden docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,8 @@ down: ## stop what `make up` started
 demo: setup ## kill a gateway and a model-runner under a stream and watch it go on; half a minute, touches no other cluster
 	@exec $(BIN)/kitemesh demo
 
-test: setup check ## lint, types, imports and every test but chaos and bench
-	@$(BIN)/pytest -m "not chaos and not bench"
+test: setup check clients ## lint, types, imports and every test but chaos, bench and the clients of Node.js 22
+	@$(BIN)/pytest -m "not chaos and not bench and not node22"
 
 check: setup ## lint, format, types, imports, lock file
 	$(BIN)/ruff check .
@@ -48,6 +48,13 @@ test-integration: setup ## adapters on a real nats-server and mongod
 test-e2e: setup ## real processes, real clients
 	@$(BIN)/pytest tests/e2e -m "not chaos and not bench"
 
+test-clients: setup ## every client that is known to work, the ones of Node.js 22, too; prints a table
+	@sh scripts/setup_clients.sh node node22
+	@$(BIN)/pytest tests/clients
+
+clients: setup
+	@sh scripts/setup_clients.sh node
+
 bench: setup ## measure this machine; prints a table, writes JSON to bench-results/
 	@PYTHONPATH=tests $(BIN)/python -m bench
 
@@ -61,5 +68,5 @@ docs: setup ## write docs/settings.md, docs/metrics.md and docs/turn.md again
 	@PYTHONPATH=tests $(BIN)/python scripts/generate_docs.py
 
 clean: ## remove .venv and caches; the data of `make up` stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist tests/clients/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
