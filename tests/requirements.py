@@ -18,8 +18,14 @@ class Requirement(NamedTuple):
 
 OPENAI: Final = "OpenAI chat completions API"
 SEED: Final = "seed 000, the first published API"
+UI: Final = "seed 001, the UI message stream API"
+RUN: Final = "seed 001, the run API's completions"
+KERNEL: Final = "seed 002, the kernel chat API"
+KNOWLEDGE: Final = "docs/catalog.md: knowledge"
+NUMBERED: Final = "seed 003, the agents API"
 NATIVE: Final = "this server's own HTTP API"
 NATS_PY: Final = "nats-py 2.16.0"
+CLIENTS: Final = "docs/clients.md"
 CLASSIC: Final = "architecture: a classic turn"
 DURABLE: Final = "architecture: a durable turn"
 KEYS: Final = "The Idempotency-Key HTTP header field (IETF draft)"
@@ -37,6 +43,88 @@ AGENTS: Final = "docs/catalog.md: parts"
 
 REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
     {
+        "agents:clear": Requirement(
+            "Clearing a history, or one conversation of it, tells how many rows that were, and again none.",
+            NUMBERED,
+        ),
+        "agents:cleared-for-good": Requirement(
+            "What runs or is held when a history is cleared is cancelled first, and nothing of it comes back.", NUMBERED
+        ),
+        "agents:context-and-prompt": Requirement(
+            "A message's context and its own prompt reach the model for that turn alone and are recorded on it.",
+            NUMBERED,
+        ),
+        "agents:continues": Requirement(
+            "A conversation goes on under its id, and one that the client names first is begun under that name.",
+            NUMBERED,
+        ),
+        "agents:conversation-filter": Requirement(
+            "A page, and the number of all rows, can be those of one conversation.", NUMBERED
+        ),
+        "agents:error-object": Requirement(
+            "Every refusal is one error object with the status and a message.", NUMBERED
+        ),
+        "agents:every-mistake-at-once": Requirement(
+            "Everything that is wrong with a message or a query is told in one answer.", NUMBERED
+        ),
+        "agents:held-and-rejecting": Requirement(
+            "An agent that waits for a person and takes no message says for which approval, and until when.", NUMBERED
+        ),
+        "agents:hold": Requirement(
+            "A held answer has no content but its calls and approval, and the rest of the turn is then in the history.",
+            NUMBERED,
+        ),
+        "agents:hold-stream": Requirement("A held stream ends with its calls and the approval.", NUMBERED),
+        "agents:idempotency": Requirement(
+            "A message with an idempotency key is answered once for each agent.", NUMBERED
+        ),
+        "agents:ids-by-reservation": Requirement(
+            "Rows have whole numbers, unique for a tenant and an agent and in the order of reservation.", NUMBERED
+        ),
+        "agents:invalid-message": Requirement(
+            "A message that is missing, empty or no text is a 400 in the published words.", NUMBERED
+        ),
+        "agents:model-failure": Requirement(
+            "A model that fails is a 500 in the published words, and in a stream an error event that ends it.", NUMBERED
+        ),
+        "agents:never-done-marker": Requirement("Every data line of an agent's stream is JSON.", NUMBERED),
+        "agents:new-conversation": Requirement(
+            "A message without a conversation begins one, and the answer says which.", NUMBERED
+        ),
+        "agents:page-size": Requirement("A page has 50 rows unless 1 to 200 are asked for.", NUMBERED),
+        "agents:paging": Requirement(
+            "A page is ascending: the newest rows, those before an id, or the oldest behind one.",
+            NUMBERED,
+        ),
+        "agents:published-examples": Requirement(
+            "The published requests to an agent are answered as published.", NUMBERED
+        ),
+        "agents:rate-limited": Requirement(
+            "An agent that takes no further message now answers 429 and says when to come back.", NUMBERED
+        ),
+        "agents:resumable": Requirement(
+            "An agent's stream that broke off goes on at any gateway without a gap or a repeat.", NUMBERED
+        ),
+        "agents:secrets-are-masked": Requirement(
+            "Arguments in an agent's history are shown without their secrets.", NUMBERED
+        ),
+        "agents:stream": Requirement(
+            "An agent's stream is its row's id, pieces of the answer and the whole answer, which the pieces are.",
+            NUMBERED,
+        ),
+        "agents:tenants-apart": Requirement(
+            "The same agent and the same conversation id of two tenants are two histories.", NUMBERED
+        ),
+        "agents:tool-rows": Requirement(
+            "Calls and their results are rows of their own between the message and the answer.", NUMBERED
+        ),
+        "agents:unknown-agent": Requirement(
+            "An agent that does not exist, or is not for the key, is a 404 by every method.", NUMBERED
+        ),
+        "agents:user-row-first": Requirement(
+            "The message is in the history before there is an answer, and every row keeps its number.", NUMBERED
+        ),
+        "agents:whole-answer": Requirement("A whole answer is the row that it becomes.", NUMBERED),
         "approvals:audited": Requirement(
             "Every request, decision and end of a hold is noted for good, with who, what, when and from where.", NATIVE
         ),
@@ -114,6 +202,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "Streams or consumers that differ in a way no update heals are all named, and nothing is changed.", MACHINES
         ),
         "bootstrap:idempotent": Requirement("A second bootstrap changes nothing.", MACHINES),
+        "bootstrap:moves-old-conversations": Requirement(
+            "Bootstrap gives an earlier release's conversations the names of this one, once, with all they have.",
+            MACHINES,
+        ),
         "bus:acknowledgements-that-never-come": Requirement(
             "A publication whose acknowledgement never comes ends in time and leaves no slot taken.", NATS_PY
         ),
@@ -172,6 +264,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "catalog:all-mistakes-at-once": Requirement(
             "A wrong catalog is refused with every mistake and its place.", "docs/catalog.md"
         ),
+        "catalog:prompt-places": Requirement(
+            "Every place of an agent's prompt is filled by a value that its schema names.", "docs/catalog.md"
+        ),
         "catalog:reload": Requirement(
             "A changed catalog serves without a restart; a bad one leaves the old one serving.", "docs/catalog.md"
         ),
@@ -211,11 +306,51 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "classic:table-is-total": Requirement("Every state of a turn has a tested answer to every event.", PURE),
         "classic:too-many-hand-backs": Requirement("A step that is handed back too often fails its turn.", DYING),
+        "clients:a-broken-stream-raises": Requirement(
+            "A stream that breaks off raises in every client of ours and never passes for a complete answer.", CLIENTS
+        ),
+        "clients:ai-sdk": Requirement(
+            "The AI SDK reads answers, streams, tools and errors through its provider, and chats by its own transport.",
+            CLIENTS,
+        ),
+        "clients:documented": Requirement("The page about clients names the versions that the suite runs.", CLIENTS),
+        "clients:error-classes": Requirement(
+            "Each client raises the class of error that a refusal's status promises, with the refusal's message in it.",
+            CLIENTS,
+        ),
+        "clients:langchain": Requirement(
+            "LangChain's ChatOpenAI reads answers and streams, binds tools and gets structured output.", CLIENTS
+        ),
+        "clients:litellm": Requirement("The LiteLLM SDK reads answers, streams, tools and reasoning.", CLIENTS),
+        "clients:openai-node": Requirement(
+            "The OpenAI SDK for Node.js reads answers and streams, runs its own tools and answers holds.", CLIENTS
+        ),
+        "clients:openai-python": Requirement(
+            "The OpenAI SDK for Python finds every field that its types promise, in answers and in streams.",
+            CLIENTS,
+        ),
+        "clients:published-examples": Requirement(
+            "The examples that the APIs' publishers give run as they are, once host, key and ids are put in.", CLIENTS
+        ),
+        "clients:pydantic-ai": Requirement(
+            "An answer passes the validation of pydantic-ai, whose loop runs its own tools.", CLIENTS
+        ),
+        "clients:retries": Requirement(
+            "The OpenAI SDKs repeat what failed and may be repeated, and nothing else.", CLIENTS
+        ),
         "completions:client-tools": Requirement(
             "The caller's own tools reach the model, and their calls and results are read back.", OPENAI
         ),
         "completions:conversation-is-named": Requirement(
             "An answer names its conversation in body and header, and none when none is kept.", SEED
+        ),
+        "completions:files": Requirement(
+            "Images and files in a message reach the model with their bytes or by their address, as do those of a "
+            "stored conversation.",
+            OPENAI,
+        ),
+        "completions:foreign-features-are-refused": Requirement(
+            "Sound and the ids of stored files are refused with a sentence that names them, never dropped.", OPENAI
         ),
         "completions:group-is-a-uuid": Requirement(
             "A group is named by a UUID; another form is a mistake and an unknown one is not found.", SEED
@@ -223,8 +358,11 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "completions:honoured-fields": Requirement(
             "Every field that is accepted reaches the provider as it was given.", OPENAI
         ),
-        "completions:later-fields-are-refused": Requirement(
-            "A field that only a later version honours is refused with a sentence that says so, never dropped.", OPENAI
+        "completions:logprobs": Requirement(
+            "How likely each token was is told whole, and streamed beside its text.", OPENAI
+        ),
+        "completions:metadata-is-kept": Requirement(
+            "Metadata that means nothing here is kept with the turn, within a bound.", OPENAI
         ),
         "completions:newer-bound-wins": Requirement(
             "Of the two bounds on tokens the newer field counts, and the provider is sent one.", OPENAI
@@ -232,11 +370,24 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "completions:only-new-messages": Requirement(
             "With a stored conversation only what follows the request's last answer is new.", CLASSIC
         ),
+        "completions:only-where-it-can-be": Requirement(
+            "Several choices and token probabilities are refused of durable turns and where tools run here.", OPENAI
+        ),
+        "completions:reasoning-is-taken-back": Requirement(
+            "A client may send the reasoning of an earlier answer back with it.", OPENAI
+        ),
         "completions:request-id-is-echoed": Requirement(
             "The caller's own id in the metadata comes back with the answer.", SEED
         ),
+        "completions:response-format": Requirement(
+            "A JSON object, or JSON that satisfies a schema, is asked of the model as it was asked for.", OPENAI
+        ),
         "completions:seeds-examples": Requirement(
             "Both examples of the first published API are answered as they stand, whole and streamed.", SEED
+        ),
+        "completions:several-choices": Requirement(
+            "Of several choices the first is streamed, the others come whole at the end, each with its finish reason.",
+            OPENAI,
         ),
         "completions:system-text-is-appended": Requirement(
             "A client's system text follows the agent's own prompt; a bare model is shown only what the client said.",
@@ -244,6 +395,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "completions:unstored-answer-says-so": Requirement(
             "An answer that could not be stored says so, whole and streamed.", DYING
+        ),
+        "completions:what-the-model-can": Requirement(
+            "What the chosen model cannot do is refused by its field, and a group asks only models that can.", OPENAI
         ),
         "completions:whole-answer": Requirement(
             "A whole answer is one `chat.completion`: the model echoed, one choice, its finish reason, the usage.",
@@ -256,12 +410,35 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "Every kind of message has recorded bytes, is written as them and read from them.", WIRE
         ),
         "contract:newer-fields-are-ignored": Requirement("A reader ignores fields that a newer release adds.", WIRE),
+        "conversation:claims-outlive-deletion": Requirement(
+            "The id of a message stays taken when its conversation is deleted.", NATIVE
+        ),
         "conversation:continued-while-running": Requirement(
             "A conversation is continued by its id at any gateway, also while an earlier turn still runs.", CLASSIC
         ),
         "conversation:created-and-released-in-any-order": Requirement(
             "A conversation's creation and the end of its first turn leave it unlocked, whichever is written first.",
             DYING,
+        ),
+        "conversation:deleted-for-good": Requirement(
+            "Nothing brings a deleted conversation or turn back, whoever comes late.", NATIVE
+        ),
+        "conversation:deleted-with-its-files": Requirement(
+            "Files and long results are removed with the conversation that they belong to, and nothing else is.", NATIVE
+        ),
+        "conversation:deleted-with-its-holds": Requirement(
+            "The approvals of a deleted conversation are gone, and none that is answered meanwhile runs anything.",
+            NATIVE,
+        ),
+        "conversation:deleted-with-its-turns": Requirement(
+            "The turns of a deleted conversation are in no list, no search and no answer any more.", NATIVE
+        ),
+        "conversation:deletion-ends-turns-first": Requirement(
+            "Turns that run, wait or are held end as cancelled, and are told so, before their conversation is deleted.",
+            NATIVE,
+        ),
+        "conversation:deletion-is-finished-by-the-sweep": Requirement(
+            "A deletion whose gateway dies, or that somebody writes after, is finished by the sweep.", DYING
         ),
         "conversation:durable-turns-keep-their-lock": Requirement(
             "A durable turn keeps its conversation for as long as it may take, whether or not anybody sweeps.", DYING
@@ -273,8 +450,25 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "conversation:history-window": Requirement(
             "The model is shown the newest whole turns that fit the agent's window, oldest first.", "docs/catalog.md"
         ),
+        "conversation:ids-are-a-tenants-own": Requirement(
+            "Two tenants may use the same conversation id, and neither learns of the other's.", "promise P12"
+        ),
+        "conversation:keys-of-one-tenant": Requirement(
+            "A key reaches only the models, agents and conversations that it may name, by no default anything else.",
+            NATIVE,
+        ),
+        "conversation:listed-newest-first": Requirement(
+            "Conversations are listed in pages, those begun last first.", NATIVE
+        ),
         "conversation:lock-runs-out": Requirement(
             "A lock whose holder died runs out, and goes to the first who waits before it goes to who asks.", DYING
+        ),
+        "conversation:made-under-a-clients-id": Requirement(
+            "Of many starts under an id that a client chose one makes the conversation, and the others wait for it.",
+            CLASSIC,
+        ),
+        "conversation:messages-in-pages": Requirement(
+            "The messages of a conversation are shown in their order, from the latest page back.", NATIVE
         ),
         "conversation:one-turn-at-a-time": Requirement(
             "Two turns never hold a conversation's lock at once, and every one that waits runs once.", CLASSIC
@@ -288,11 +482,19 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "conversation:renewed-by-its-gateway": Requirement(
             "The gateway that holds the client renews the lock of its turn, and only of a turn that was started.", DYING
         ),
+        "conversation:searched-by-its-words": Requirement(
+            "A search finds conversations in whose title or messages every word is, whatever its case and accents.",
+            NATIVE,
+        ),
         "conversation:stored-before-done": Requirement(
             "A turn can be read from MongoDB before its answer has ended.", CLASSIC
         ),
         "conversation:sweep-frees-it": Requirement(
             "A sweep frees a lock that ran out and promotes the first who waits behind it, once.", DYING
+        ),
+        "conversation:title-and-metadata": Requirement(
+            "A conversation's title and metadata are kept as they were given, and every mistake in them is told.",
+            NATIVE,
         ),
         "conversation:waiting-turn-can-leave": Requirement(
             "A turn that waits can leave its queue, and one that left never runs.", CLASSIC
@@ -408,6 +610,18 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "fault:store-fails-in-mid-turn": Requirement(
             "A store that fails while a turn runs costs the record and not the answer.", DYING
         ),
+        "files:kinds": Requirement(
+            "A PNG, JPEG, GIF, WebP, PDF or UTF-8 text is taken as a data URI, the first five also by address.", OPENAI
+        ),
+        "files:limits": Requirement(
+            "An image or a PDF has at most 10 MiB, a text 256 KiB, and what is none of them is refused.", OPENAI
+        ),
+        "files:public-addresses": Requirement(
+            "The address of a file is https and names a public host in a way that all read alike.", OPENAI
+        ),
+        "files:stored-once": Requirement(
+            "The same bytes are stored once in a conversation, however often they are sent.", OPENAI
+        ),
         "health:alive": Requirement(
             "A process says that it is alive as soon as its loop turns, ready or not.", "docs/runbook.md"
         ),
@@ -505,6 +719,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "JSON that another parser might read differently is refused: NaN, lone surrogates, repeated names.",
             "RFC 8259",
         ),
+        "http:too-large-without-files": Requirement(
+            "What is new in a request has a bound of its own, which files do not count towards.", OPENAI
+        ),
         "http:unknown-fields-are-ignored": Requirement("A field that nobody knows is ignored.", OPENAI),
         "http:unknown-routes": Requirement(
             "An unknown path is 404 and a wrong method 405 with `Allow`, in the same error body.", "RFC 9110, 405"
@@ -538,11 +755,75 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "idempotency:taken-over": Requirement(
             "A claim whose gateway never stored its turn is taken over under the same turn id.", DURABLE
         ),
+        "kernel:approvals-are-denied": Requirement(
+            "A call that needs a person is denied with a reason: this API has no way to answer.", KERNEL
+        ),
+        "kernel:chunks": Requirement(
+            "Every event but the last has an id, object, time, model and fingerprint, and one choice with a delta.",
+            KERNEL,
+        ),
+        "kernel:defaults": Requirement(
+            "Without them stream is true, temperature 0.1, max_tokens 2000 and the model the configured default.",
+            KERNEL,
+        ),
+        "kernel:errors": Requirement(
+            "A request that is refused or fails before the first byte gets its status and the published error body.",
+            KERNEL,
+        ),
+        "kernel:every-ending-is-stop": Requirement(
+            "The last chunk's finish reason is stop however the model ended, and [DONE] follows exactly once.", KERNEL
+        ),
+        "kernel:failure-in-a-stream": Requirement(
+            "A failure behind the first byte is a last chunk with an empty delta and an error, then [DONE].", KERNEL
+        ),
+        "kernel:published-examples": Requirement(
+            "The published request, curl and Python reader work as they stand, without a key where that is allowed.",
+            KERNEL,
+        ),
+        "kernel:request": Requirement(
+            "The published request is taken field by field, and everything that is wrong with one is named.", KERNEL
+        ),
+        "kernel:retrieval": Requirement(
+            "Passages that fit the last user message follow the system prompt, which else stays as it was.", KERNEL
+        ),
+        "kernel:roles": Requirement(
+            "A known role's prompt and setting win; an unknown one changes no words, retrieves nothing and is told.",
+            KERNEL,
+        ),
+        "kernel:whole-answer": Requirement("With stream false the answer is one chat.completion object.", KERNEL),
         "key:shown-once": Requirement(
             "A key's text is shown once; what is kept is a digest under a secret.", "SECURITY.md"
         ),
+        "knowledge:chunked-on-ingest": Requirement(
+            "A document is cut into passages at its headings and pauses, with some overlap, and nothing of it is lost.",
+            KNOWLEDGE,
+        ),
+        "knowledge:command": Requirement(
+            "The verb `kitemesh knowledge` stores files with a progress bar, lists documents and removes them.",
+            KNOWLEDGE,
+        ),
+        "knowledge:native-route": Requirement(
+            "Documents are stored, listed, shown and removed at /v1/knowledge by keys of the scope admin.", KNOWLEDGE
+        ),
+        "knowledge:passages-are-data": Requirement(
+            "What a passage says reaches a model as a quotation that nothing inside it can end.", KNOWLEDGE
+        ),
+        "knowledge:per-tenant-and-role": Requirement(
+            "A search finds only what the tenant has in the bases of the role, the default one without a role.",
+            KNOWLEDGE,
+        ),
+        "knowledge:query-is-no-expression": Requirement(
+            "A query is words: no character in it is an operator of the search.", KNOWLEDGE
+        ),
+        "knowledge:ranked-with-source": Requirement(
+            "The passages that fit best come first, each with its source.", KNOWLEDGE
+        ),
         "log:no-content": Requirement("No log line repeats what a client or a model said.", "promise P23"),
         "log:no-forged-lines": Requirement("No text can forge or break a log line.", "promise P23"),
+        "messages:one-id-one-turn": Requirement(
+            "Of any number of messages with one id of their client one becomes a turn; the others store nothing.",
+            UI,
+        ),
         "models:by-their-raw-id": Requirement(
             "A model is found by its id as it is, slashes and colons included.", OPENAI
         ),
@@ -559,6 +840,13 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "openapi:docs-page-is-inert": Requirement(
             "The documentation page loads nothing, runs nothing and needs no credential.", "docs/runbook.md"
         ),
+        "openapi:every-route": Requirement(
+            "Every route of the server is in the OpenAPI document, and nothing else is.", NATIVE
+        ),
+        "openapi:true": Requirement(
+            "Whatever the document offers is answered as it says, with these statuses, types, headers and bodies.",
+            NATIVE,
+        ),
         "promise:P10": Requirement(
             "Of three MongoDB servers the primary may be lost or frozen, and no acknowledged write is lost.",
             "promise P10",
@@ -566,6 +854,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "promise:P11": Requirement(
             "A full disk under NATS or MongoDB is told as 503 in time, and heals when there is space again.",
             "promise P11",
+        ),
+        "promise:P12": Requirement(
+            "At every place of the API that takes an id, another tenant's and nobody's get the same answer.",
+            "promise P12",
         ),
         "promise:P13": Requirement(
             "Malformed requests never become a 5xx, end the server or show its insides.", "promise P13"
@@ -625,6 +917,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "provider:budget": Requirement(
             "A turn's budget stops the provider's call, however steadily it streams.", "promise P20"
         ),
+        "provider:files": Requirement(
+            "Images and files of a prompt reach the provider whole; of one that is gone the model is told.", OPENAI
+        ),
         "provider:keeps-secrets": Requirement(
             "A provider is sent the catalog's key and nothing else that is secret.", "SECURITY.md"
         ),
@@ -680,6 +975,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "resume:by-content": Requirement(
             "Where frames are not kept any more, a stream goes on behind what its client was shown, from the store.",
             FRAMES,
+        ),
+        "resume:calls-and-results": Requirement(
+            "A step that is told again brings its calls, and what came of those before it, each once and in its place.",
+            DURABLE,
         ),
         "resume:decided-once": Requirement(
             "An approval decided otherwise is refused with the decision that won; one that is over is gone.", SEED
@@ -740,6 +1039,195 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "resume:streamed": Requirement(
             "A continuation is streamed like any answer and says what a whole one says.", SEED
         ),
+        "run-chat:after-idx": Requirement(
+            "A conversation's stream can be joined behind the event of an index.",
+            UI,
+        ),
+        "run-chat:answer-and-message": Requirement(
+            "One request may answer held calls and say something new: both are heard, and the new turn is told.",
+            UI,
+        ),
+        "run-chat:answered-again": Requirement(
+            "An answer that comes again decides nothing, and is answered with the same continuation.",
+            UI,
+        ),
+        "run-chat:approval-answers": Requirement(
+            "Parts in the state `approval-responded` decide the held calls; without `approved` a call is denied.",
+            UI,
+        ),
+        "run-chat:closing-event-completes": Requirement(
+            "Calls and results that no frame told are told at the end, and so is the text.",
+            UI,
+        ),
+        "run-chat:continuation": Requirement(
+            "What follows an answered hold has the id of the message that was held, and begins with the results.",
+            UI,
+        ),
+        "run-chat:default-agent": Requirement(
+            "The agent of the key answers, and without one the model that the catalog names.",
+            UI,
+        ),
+        "run-chat:event-ids": Requirement(
+            "Every event of a UI message stream has an id that a client can come back with.",
+            UI,
+        ),
+        "run-chat:every-mistake-at-once": Requirement(
+            "Everything that is wrong with a body is named at once, and runs nothing.",
+            UI,
+        ),
+        "run-chat:failed-call": Requirement(
+            "A call that failed or was refused says why in an event of its own.",
+            UI,
+        ),
+        "run-chat:failure-closes-what-is-open": Requirement(
+            "A failure closes what is open, then says so, and is never a finished message.",
+            UI,
+        ),
+        "run-chat:fields": Requirement(
+            "Every published field of the body counts or is kept with the turn.",
+            UI,
+        ),
+        "run-chat:files": Requirement(
+            "Files come as data URIs or public https addresses; what is not taken is named.",
+            UI,
+        ),
+        "run-chat:finish-reasons": Requirement(
+            "Finish reasons are those that the oldest served client knows.",
+            UI,
+        ),
+        "run-chat:headers-fill-the-prompt": Requirement(
+            "The body's `headers` fill the agent's prompt, and are refused where its schema does not fit.",
+            UI,
+        ),
+        "run-chat:hold": Requirement(
+            "A held call asks for approval, and its stream ends with the reason `tool-calls`, in both modes.",
+            UI,
+        ),
+        "run-chat:last-user-message": Requirement(
+            "Only the last message of the user is new; instructions go with it, older messages are not looked at.",
+            UI,
+        ),
+        "run-chat:message-id": Requirement(
+            "A message's own id counts before the body's `messageId`, and both are of the server's alphabet.",
+            UI,
+        ),
+        "run-chat:message-id-conflict": Requirement(
+            "Of any number of messages with one id one is a turn; the others get the published 409, once.",
+            UI,
+        ),
+        "run-chat:no-user-message": Requirement(
+            "A request without a message of the user asks what its instructions say.",
+            UI,
+        ),
+        "run-chat:operations": Requirement(
+            "What the server does is told as `data-operation` to who sends `x-emit-operations: true`, to nobody else.",
+            UI,
+        ),
+        "run-chat:order-of-a-call": Requirement(
+            "A call, its input and its output are told in the step that made it, before the next one begins.",
+            UI,
+        ),
+        "run-chat:order-of-a-text": Requirement(
+            "A text is opened, told and closed within one step of the message.",
+            UI,
+        ),
+        "run-chat:partial-answer": Requirement(
+            "Held calls may be answered one after the other; each answer runs, and the rest holds again.",
+            UI,
+        ),
+        "run-chat:problem-details": Requirement(
+            "Every refusal is the published problem, named after its status, about the conversation if there is one.",
+            UI,
+        ),
+        "run-chat:reattached": Requirement(
+            "A durable UI message stream goes on behind each of its events with the same bytes, at any gateway.",
+            UI,
+        ),
+        "run-chat:reattached-without-frames": Requirement(
+            "A UI message stream whose frames are gone goes on with the same texts, calls and results.",
+            UI,
+        ),
+        "run-chat:regenerate": Requirement(
+            "Regenerating an answer claims no message id.",
+            UI,
+        ),
+        "run-chat:resume-route": Requirement(
+            "A conversation's stream is that of its active turn, and 204 when it has none to follow.",
+            UI,
+        ),
+        "run-chat:sdks-own-send": Requirement(
+            "What the SDK sends by itself is a new message of the conversation that `id` names.",
+            UI,
+        ),
+        "run-chat:secrets-are-masked": Requirement(
+            "Secret arguments are told in no event, neither whole nor in pieces.",
+            UI,
+        ),
+        "run-chat:seeds-curl": Requirement(
+            "The published example is answered, and refused with a problem where its credential is wrong.",
+            UI,
+        ),
+        "run-chat:several-answers": Requirement(
+            "One request may decide several calls, each in its own way.",
+            UI,
+        ),
+        "run-chat:stream-headers": Requirement(
+            "A UI message stream has the headers that the SDK's own server sends.",
+            UI,
+        ),
+        "run-chat:told-once": Requirement(
+            "A call and its result are told once, however often attempts repeat them.",
+            UI,
+        ),
+        "run-chat:unknown-conversation": Requirement(
+            "An answer to a conversation or a call that is not there, or another tenant's, is the same 404.",
+            UI,
+        ),
+        "run-chat:whole-answer": Requirement(
+            "Without a stream the answer is a chat completion that names its conversation.",
+            UI,
+        ),
+        "run-completions:answers-as-completions": Requirement(
+            "A run completion is answered with a chat completion or its chunks, which echo the model.",
+            RUN,
+        ),
+        "run-completions:bounds": Requirement(
+            "A run completion takes temperatures from 0 to 1, penalties from -2 to 2 and ids of their alphabet.",
+            RUN,
+        ),
+        "run-completions:conversation": Requirement(
+            "A run completion goes on with the conversation of the client's id, or makes it, and adds what is new.",
+            RUN,
+        ),
+        "run-completions:errors": Requirement(
+            "A refusal of the run API's completions has the body that is published for its status.", RUN
+        ),
+        "run-completions:every-mistake": Requirement(
+            "Everything that is wrong with a run completion is told at once, by field and with its value.",
+            RUN,
+        ),
+        "run-completions:fields": Requirement(
+            "Every published field of a run completion is honoured, those that steer the model included.",
+            RUN,
+        ),
+        "run-completions:holds": Requirement(
+            "A held run completion is told as in completions and answered by their resume.", RUN
+        ),
+        "run-completions:message-id-conflict": Requirement(
+            "A message id that was used before is a conflict that says so and is not worth a retry.", RUN
+        ),
+        "run-completions:message-id-is-of-a-new-message": Requirement(
+            "A message id is that of the user's new message, and of nothing where there is none.", RUN
+        ),
+        "run-completions:one-message-one-turn": Requirement(
+            "Of many run completions with one message id at once one runs.", RUN
+        ),
+        "run-completions:seeds-example": Requirement(
+            "The published example of a run completion is understood as it stands.", RUN
+        ),
+        "run-completions:streams-unless-told": Requirement(
+            "A run completion is streamed unless the request says otherwise.", RUN
+        ),
         "settings:all-problems-at-once": Requirement(
             "Wrong and unknown settings are told all at once, with an exit code of their own.",
             "docs/settings.md",
@@ -779,6 +1267,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "stream:call-deltas-carry-an-index": Requirement(
             "A delta of a tool call carries its index, and a delta of reasoning a field of its own.", OPENAI
         ),
+        "stream:client-calls-as-they-come": Requirement(
+            "Where no tools run here the caller's calls are streamed piece by piece, each once; else at the end.",
+            OPENAI,
+        ),
         "stream:ends-with-done": Requirement("A complete stream ends with `[DONE]`.", OPENAI),
         "stream:failure-is-a-status-first": Requirement("A failure before the first event is an HTTP status.", OPENAI),
         "stream:failure-is-never-complete": Requirement(
@@ -800,6 +1292,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "stream:pings": Requirement(
             "A silent stream is pinged at least every 15 s, and one that speaks is not.",
             "HTML standard, server-sent events",
+        ),
+        "stream:results-are-told-first": Requirement(
+            "What came of a step's calls is told as soon as the next step begins, before its model is asked.", WIRE
         ),
         "stream:same-bytes-at-any-gateway": Requirement("The same turn gives the same bytes at any gateway.", PURE),
         "stream:status-line-waits": Requirement(

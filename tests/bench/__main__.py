@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import uvloop
 
-from bench import bench_durable, bench_holds, bench_tools, bench_turns
+from bench import bench_durable, bench_history, bench_holds, bench_tools, bench_turns
 from bench.bench_cluster import CLIENT_CORE, RUN, answering, child, running
 from bench.bench_table import show
 from kitemesh_cli.servers import free_port
 
-PARTS: Final = ("turns", "durable", "tools", "holds")
+PARTS: Final = ("turns", "durable", "history", "tools", "holds")
 
 
 async def bench(parts: list[str]) -> dict[str, Any]:
@@ -39,6 +39,8 @@ async def bench(parts: list[str]) -> dict[str, Any]:
                 result |= await bench_turns.measure(cluster, upstream, folder)
             if "durable" in parts:
                 result["durable"] = await bench_durable.measure(cluster, folder)
+            if "history" in parts:
+                result["history"] = await bench_history.measure(cluster)
             if "tools" in parts:
                 result["tools"] = await bench_tools.measure(cluster, upstream)
             if "holds" in parts:

@@ -65,7 +65,7 @@ class Filled:
         found = {
             turns_mongo.COLLECTION: {"_id": turn},
             holds_mongo.COLLECTION: {"_id": hold},
-            conversations_mongo.COLLECTION: {"_id": conversation},
+            conversations_mongo.COLLECTION: {"_id": {"$regex": f":{conversation}$"}},
             audit_mongo.COLLECTION: {"subject": hold},
         }
         originals = {

@@ -16,6 +16,8 @@ PLAIN_FIGURES: Final = (
     "failures",
 )
 
+LONG_MOST: Final = 1.15
+
 Row = tuple[str, str, str, bool | None]
 """What, how much, the target, and whether it is met; `None` where there is none."""
 
@@ -32,6 +34,8 @@ def show(result: dict[str, Any]) -> None:
         rows += _turn_rows(result)
     if "durable" in result:
         rows += _durable_rows(result["durable"])
+    if "history" in result:
+        rows += _history_rows(result["history"])
     if "tools" in result:
         rows += _tool_rows(result["tools"])
     if "holds" in result:
@@ -44,7 +48,7 @@ def show(result: dict[str, Any]) -> None:
     for name in PLAIN_FIGURES:
         if name in result:
             print(f"{name:<45} {result[name]}")
-    for part in ("durable", "tools", "holds"):
+    for part in ("durable", "history", "tools", "holds"):
         for name, value in _details(result.get(part, {}), part):
             print(f"{name:<45} {value}")
 
@@ -79,6 +83,13 @@ def _durable_rows(durable: dict[str, Any]) -> Iterator[Row]:
     exact = killed["readers"] - killed["failures"]
     yield "streams exact after their gateway was killed", f"{exact}", f"{killed['readers']}", not killed["failures"]
     yield "until the last of them had caught up", f"{killed['caught_up_last_ms']} ms", "", None
+
+
+def _history_rows(history: dict[str, Any]) -> Iterator[Row]:
+    for name, found in history["dialects"].items():
+        ratio = found["cpu_ratio"]
+        what = f"CPU to go on after {history['messages']:,} messages, over a window, {name}"
+        yield what, f"{ratio}", "≤ 1.15", ratio <= LONG_MOST
 
 
 def _tool_rows(tools: dict[str, Any]) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """What must hold of durable turns after faults, beside what holds of turns with effects: nothing twice, no error."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from pymongo import MongoClient
 from chaos.chaos_durable_cluster import Durable
 from chaos.chaos_durable_turns import DurableTurn
 from chaos.invariants import ENDED, Verdict, judge
+from kitemesh_runtime.conversation_updates_mongo import id_of
 
 Document = dict[str, Any]
 
@@ -77,8 +79,10 @@ def _judge_conversations(store: Any, turns: Sequence[DurableTurn], verdict: Verd
     ordinals: dict[str, list[int]] = defaultdict(list)
     for document in store["turns"].find({"conversation": {"$in": list(wanted)}}, {"conversation": 1, "ordinal": 1}):
         ordinals[document["conversation"]].append(document.get("ordinal", 0))
-    for document in store["conversations"].find({"_id": {"$in": list(wanted)}}):
-        name, count = document["_id"], wanted[document["_id"]]
+    named = {"$in": [re.compile(f":{name}$") for name in wanted]}
+    for document in store["conversations"].find({"_id": named}):
+        name = id_of(document["_id"])
+        count = wanted[name]
         if (document.get("turns"), sorted(ordinals[name])) != (count, list(range(1, count + 1))):
             verdict.violations.append(
                 f"conversation {name} should have {count} turns and says {document.get('turns')}: {ordinals[name]}"

@@ -433,7 +433,7 @@ def test_a_new_message_queues_behind_the_hold(desk: ToolCluster, one: Cluster, t
 def queue_of(desk: ToolCluster, conversation: str) -> list[str]:
     """Return the turns that wait in a conversation."""
     with desk.store() as store:
-        found = store["conversations"].find_one({"_id": conversation})
+        found = store["conversations"].find_one({"_id": {"$regex": f":{conversation}$"}})
     return [entry["turn"] for entry in found["waiting"]] if found else []
 
 
@@ -555,7 +555,7 @@ def test_a_turn_whose_model_job_still_queues_is_cancelled(desk: ToolCluster, one
 def active_in(desk: ToolCluster, conversation: str) -> str | None:
     """Return the turn that has a conversation's lock."""
     with desk.store() as store:
-        found = store["conversations"].find_one({"_id": conversation})
+        found = store["conversations"].find_one({"_id": {"$regex": f":{conversation}$"}})
     return found and found.get("active")
 
 

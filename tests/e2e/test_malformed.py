@@ -4,10 +4,13 @@ import asyncio
 import json
 import random
 import re
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 
-from cluster import GROUP, LOOPBACK, Cluster
+from cluster import LOOPBACK, Cluster
+from foreign_ids import BODIES, DOCUMENT, ENDLESS
 
 REQUESTS = 10_000
 AT_ONCE = 40
@@ -17,7 +20,7 @@ TELLTALE = re.compile(
 )
 STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3}) ")
 
-VALID = {"model": GROUP, "messages": [{"role": "user", "content": "hello"}], "temperature": 1, "stream": False}
+CHAT = "createChatCompletion"
 ODD_VALUES = [
     None,
     True,
@@ -89,16 +92,59 @@ ODD_LINES = [
 ]
 
 
+class Route(NamedTuple):
+    """An operation that takes a body.
+
+    Attributes:
+        valid: A body.
+        fields: Every name that a body may have at its top.
+
+    """
+
+    line: bytes
+    valid: dict[str, Any]
+    fields: list[str]
+
+
+def routes() -> dict[str, Route]:
+    """Return the operations that take a body, by name."""
+    found = {}
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            if "requestBody" in operation:
+                name = operation["operationId"]
+                reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+                fields = sorted(DOCUMENT["components"]["schemas"][reference.rsplit("/", 1)[-1]]["properties"])
+                target = path.replace("{id}", "assistant").encode()
+                found[name] = Route(b"%b %b HTTP/1.1" % (method.upper().encode(), target), BODIES[name], fields)
+    return found
+
+
+def queries() -> list[tuple[bytes, str]]:
+    """Return the operations that take a query, with the name of each of its parameters."""
+    return [
+        (b"%b %b" % (method.upper().encode(), path.replace("{id}", "assistant").encode()), each["name"])
+        for path, methods in DOCUMENT["paths"].items()
+        for method, operation in methods.items()
+        for each in operation.get("parameters", ())
+        if each["in"] == "query" and operation["operationId"] not in ENDLESS
+    ]
+
+
+ROUTES, QUERIES = routes(), queries()
+
+
 def malformed(chance: random.Random, key: str) -> bytes:
-    """Make one request with at least one thing wrong."""
-    body = dict(VALID)
+    """Make one request with at least one thing wrong: half of them chats of OpenAI's, the others whatever there is."""
+    route = ROUTES[CHAT] if chance.random() < 0.5 else chance.choice(list(ROUTES.values()))
+    body = dict(route.valid)
     for _ in range(chance.randint(1, 3)):
-        field = chance.choice(
-            ["model", "messages", "temperature", "stream", "stop", "max_tokens", "metadata", "n", "seed"]
-        )
-        body[field] = chance.choice(ODD_VALUES)
+        body[chance.choice(route.fields)] = chance.choice(ODD_VALUES)
     content = json.dumps(body).encode() if chance.random() < 0.6 else chance.choice(ODD_BODIES)
-    line = chance.choice(ODD_LINES) if chance.random() < 0.15 else b"POST /v1/chat/completions HTTP/1.1"
+    line = chance.choice(ODD_LINES) if chance.random() < 0.15 else route.line
+    if chance.random() < 0.1:
+        start, name = chance.choice(QUERIES)
+        line = b"%b?%b HTTP/1.1" % (start, urlencode({name: str(chance.choice(ODD_VALUES))[:500]}).encode())
     headers = [b"Host: x", b"Authorization: Bearer " + key.encode(), b"Content-Type: application/json"]
     if chance.random() < 0.3:
         headers.append(chance.choice(ODD_HEADERS))
