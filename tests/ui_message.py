@@ -134,8 +134,13 @@ class UiMessage:
         call = event["toolCallId"]
         if what == "input-start":
             assert self._in_step
-            assert call not in self._typed
-            self._typed[call] = ""
+            is_again, self._typed[call] = call in self._typed, ""
+            if is_again:
+                part = self.tool(call)
+                assert part["type"] != f"tool-{event['toolName']}"
+                assert part["state"].startswith("input-")
+                part |= {"type": f"tool-{event['toolName']}", "state": "input-streaming"}
+                return
             self.parts.append({"type": f"tool-{event['toolName']}", "toolCallId": call, "state": "input-streaming"})
             return
         part = self.tool(call)

@@ -418,6 +418,17 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
             hold=HoldRef(id=HOLD, expires_at_ms=1_790_000_600_000),
         ),
     ),
+    "turn.ended.with_step_calls": (
+        codec.RELAYED,
+        TurnEnded(
+            **_ids,
+            outcome="held",
+            calls=(ToolCall(id=CALL, name="f", arguments="{}"),),
+            finish="tool_calls",
+            step_calls=(ToolCall(id="c-0", name="now", arguments="{}"), ToolCall(id=CALL, name="f", arguments="{}")),
+            hold=HoldRef(id=HOLD, expires_at_ms=1_790_000_600_000),
+        ),
+    ),
     "turn.ended.with_choices": (
         codec.RELAYED,
         TurnEnded(

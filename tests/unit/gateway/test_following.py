@@ -293,7 +293,7 @@ def test_a_stored_step_completes_what_was_missed_of_it_and_the_next_one_follows(
     take(followed, client, *frames("a"))
     client.see(followed.complete(stored("abc", last=3)))
     assert take(followed, client, *frames("b", first=2), *frames("d", step=2, after=(1, 1, 3))) == [False, False]
-    assert (client.text, client.places[1]) == ("abcd", Place(1, 1, 4))
+    assert (client.text, client.places[1]) == ("abcd", Place(1, 1, 0))
     assert followed.complete(stored("abc", last=3)) == ()
     whole = ended("d", step=2, last=1, earlier=(stored("abc", last=3),))
     assert rest_of(followed, whole) == ()

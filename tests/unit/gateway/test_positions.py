@@ -23,10 +23,12 @@ MEASURES = st.builds(Measure, NUMBERS, st.integers(0, 0xFFFFFFFF))
         st.none() | NUMBERS,
         st.booleans(),
     ),
-    st.sampled_from("nr"),
+    st.sampled_from(["n", "r", "rs", "rt", "rg", "oN", "oT", "oG", "oE"]),
 )
 def test_what_is_written_is_read_again(position: Position, words: str) -> None:
-    position = position._replace(words="" if position.calls is None else words)
+    position = position._replace(words="", parts="")
+    if position.calls is not None:
+        position = position._replace(words=words[0], parts=words[1:])
     assert parse(write(TURN, position)) == (TURN, position)
     assert len(write(TURN, position)) <= MAX_CHARS
 

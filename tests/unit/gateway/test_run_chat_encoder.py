@@ -19,6 +19,7 @@ from unit.gateway.rig import TURN, ended
 
 WEATHER = '{"city":"Oslo"}'
 CALL = CallDelta(index=0, id="c1", name="get_weather", arguments=WEATHER)
+CALL_MADE = ToolCall(id="c1", name="get_weather", arguments=WEATHER)
 CUT = ErrorInfo(code=ErrorCode.UPSTREAM_CUT, message="It broke off")
 DENIED = ErrorInfo(code=ErrorCode.TOOL_DENIED, message="A person denied the call: no", approval="hold-1")
 META = {"executionId": TURN, "conversationId": "conv"}
@@ -71,6 +72,25 @@ def test_a_text_is_one_piece_of_one_step() -> None:
     assert UiMessage().read(data).text == 'Hel"lo'
 
 
+@pytest.mark.requirement("stream:results-are-told-first")
+def test_a_held_step_of_which_every_frame_was_lost_is_told_with_the_calls_that_ran_beside_the_held_one() -> None:
+    told = encoder()
+    held = ToolCall(id="c2", name="delete_record", arguments='{"id":"4"}')
+    closing = ended(
+        "",
+        outcome="held",
+        calls=(held,),
+        hold=HoldRef(id="hold-1", expires_at_ms=0),
+        step_calls=(CALL_MADE, held),
+        results=(CallResult(call="c1", text='{"t":5}'),),
+    )
+    data = told.start() + told.end(closing, ())
+    message = UiMessage().read(data)
+    states = {part["toolCallId"]: part["state"] for part in message.parts if "toolCallId" in part}
+    assert states == {"c1": "output-available", "c2": "approval-requested"}
+    assert [each["type"] for each in events_of(data)].count("tool-input-start") == 2
+
+
 @pytest.mark.requirement("run-chat:event-ids")
 def test_every_event_has_an_id_that_a_client_can_come_back_with() -> None:
     told = encoder(resumable=True)
@@ -82,7 +102,9 @@ def test_every_event_has_an_id_that_a_client_can_come_back_with() -> None:
         (0, 0, 0),
         *((1, 1, k) for k in range(10)),
         *((1, 2, k) for k in range(2)),
-        *((1, 4, k) for k in range(5)),
+        # What was missing has no number, what closes the stream has.
+        *((1, 0, k) for k in range(2)),
+        *((1, 4, k) for k in range(3)),
     ]
     assert {place.words for place in places} == {"r"}
     assert [place.text.length for place in places if place.text is not None][-1] == 2
@@ -466,6 +488,78 @@ def test_a_stream_can_begin_behind_any_of_its_events(count: int) -> None:
     whole = stream(encoder())
     assert stream(encoder(skips=count)) == b"".join(block + b"\n\n" for block in whole.split(b"\n\n")[count:-1])
     assert types_of(encoder(skips=count).error(Place(1, 1, 1), CUT, "r"))[-2:] == ["error", "done"]
+
+
+@pytest.mark.requirement("run-chat:after-idx")
+def test_the_event_that_opens_a_stream_counts_although_it_is_encoded_behind_the_first_others() -> None:
+    told, rest = encoder(), encoder(skips=2)
+    items = (TextDelta(text="a"), TextDelta(text="b"))
+    first, behind = told.delta(Place(1, 1, 1), items), rest.delta(Place(1, 1, 1), items)
+    whole, left = told.start() + first, rest.start() + behind
+    assert left == b"".join(block + b"\n\n" for block in whole.split(b"\n\n")[2:-1])
+
+
+@pytest.mark.requirement("run-chat:order-of-a-call")
+@pytest.mark.parametrize("begun", ["", '{"ci'])
+def test_a_call_whose_pieces_were_lost_is_told_to_its_end_by_the_closing_event(begun: str) -> None:
+    told = encoder()
+    data = told.start() + told.delta(
+        Place(1, 1, 1), (CallDelta(index=0, id="c1", name="get_weather", arguments=begun),)
+    )
+    wanted = ToolCall(id="c1", name="get_weather", arguments=WEATHER)
+    message = UiMessage().read(data + told.end(ended("", last=4, finish="tool_calls", calls=(wanted,)), ()))
+    assert (message.tool("c1")["state"], message.tool("c1")["input"]) == ("input-available", {"city": "Oslo"})
+
+
+@pytest.mark.requirement("run-chat:order-of-a-call")
+def test_a_newer_attempt_may_call_another_tool_in_the_place_of_a_call() -> None:
+    told = encoder()
+    data = told.start() + told.delta(Place(1, 1, 1), (CallDelta(index=0, id="c1", name="look", arguments='{"a":1}'),))
+    data += told.delta(Place(1, 2, 1), (CALL,))
+    message = UiMessage().read(data + told.end(answered(), ()))
+    assert (message.tool("c1")["type"], message.tool("c1")["input"]) == ("tool-get_weather", {"city": "Oslo"})
+
+
+@pytest.mark.requirement("run-chat:event-ids")
+def test_what_closes_a_stream_is_the_same_whatever_was_lost_of_it() -> None:
+    hold = HoldRef(id="h", expires_at_ms=0)
+    held = ToolCall(id="c1", name="get_weather", arguments=WEATHER)
+    closing = ended("a", last=2, outcome="held", calls=(held,), hold=hold, finish="tool_calls")
+    lost, had = encoder(resumable=True), encoder(resumable=True)
+    lost_data = lost.start() + lost.delta(Place(1, 1, 1), (TextDelta(text="a"),)) + lost.end(closing, ())
+    had_data = had.start() + had.delta(Place(1, 1, 1), (TextDelta(text="a"), CALL)) + had.end(closing, ())
+    wanted = ["tool-approval-request", "finish-step", "finish", "done"]
+    for data in (lost_data, had_data):
+        *blocks, _ = data.split(b"\n\n")
+        found = b"\n\n".join(block for block in blocks if block.startswith(b"id: %b:1.1.4." % TURN.encode())) + b"\n\n"
+        assert types_of(found) == wanted
+
+
+@pytest.mark.requirement("run-chat:event-ids")
+@pytest.mark.parametrize("told", range(12))
+def test_whoever_comes_back_by_the_text_alone_has_the_parts_open_that_it_had(told: int) -> None:
+    items = (ReasoningDelta(text="why"), TextDelta(text="a"), CALL)
+    whole, again = encoder(resumable=True), encoder(resumable=True)
+    *blocks, _ = (whole.start() + whole.delta(Place(1, 1, 1), items)).split(b"\n\n")
+    if told >= len(blocks):
+        blocks = blocks[:-1]
+    had = blocks[: told + 1]
+    position = positions.parse(had[-1].split(b"\n")[0].removeprefix(b"id: ").decode())[1].by_content()
+    again.start()
+    if position.reasoning.length:
+        again.delta(Place(1, 2, 1), items[:1])
+    if position.text is not None and position.text.length:
+        again.delta(Place(1, 2, 2), items[1:2])
+    if position.calls:
+        again.delta(Place(1, 2, 3), items[2:])
+    again.resume(position)
+    have = [bool(position.reasoning.length), bool(position.text and position.text.length), bool(position.calls)]
+    data = again.delta(Place(1, 2, 4), [item for item, is_had in zip(items, have, strict=True) if not is_had])
+    data += again.end(ended("a", last=9, earlier=(), finish="tool_calls", calls=(CALL_MADE,)), ())
+    events = events_of(b"".join(block + b"\n\n" for block in had) + data)
+    opened = [event for event in events if event["type"].endswith(("text-start", "reasoning-start", "start-step"))]
+    closed = [event for event in events if event["type"].endswith(("text-end", "reasoning-end", "finish-step"))]
+    assert (len(opened), len(closed)) == (3, 3)
 
 
 @pytest.mark.requirement("run-chat:whole-answer")

@@ -185,6 +185,11 @@ def test_a_held_closing_shows_what_is_to_be_decided_with_its_secrets_masked() ->
     assert closing.hold == HoldRef(id=HOLD, expires_at_ms=123)
     assert (closing.step, closing.attempt, closing.last, closing.text) == (2, 2, 4, "Let me see.")
     assert (closing.earlier, closing.error) == ((FIRST,), None)
+    assert [(call.id, call.arguments) for call in closing.step_calls] == [
+        ("read1", "{}"),
+        *((call.id, call.arguments) for call in closing.calls),
+        ("draw1", "{}"),
+    ]
     assert b"4711" not in msgspec.json.encode(closing)
 
 

@@ -122,6 +122,7 @@ class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaul
         text: The whole answer of the last step.
         calls: Calls that the caller is to run, or to decide when held.
         earlier: The steps before it, in order.
+        step_calls: Every call of the last step, in the model's order, where `calls` does not have them all.
         results: What calls of the last step came to so far.
         alternatives: The further choices, where more than one was asked for.
         logprobs: Of the tokens of `text`.
@@ -150,6 +151,7 @@ class TurnEnded(Struct, frozen=True, kw_only=True, tag="turn.ended", omit_defaul
     store_ms: float = 0.0
     earlier: tuple[Step, ...] = ()
     hold: HoldRef | None = None
+    step_calls: tuple[ToolCall, ...] = ()
     results: tuple[CallResult, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     logprobs: tuple[Logprob, ...] = ()

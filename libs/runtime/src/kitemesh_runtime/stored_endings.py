@@ -1,5 +1,7 @@
 """From what the store has of a turn to the closing event of its stream, for a client that missed it. Pure."""
 
+from collections.abc import Sequence
+
 from kitemesh_contracts.content import AssistantMessage, Step, ToolCall
 from kitemesh_contracts.deltas import HoldRef, TurnEnded
 from kitemesh_runtime.execution_stores import Hold, LiveTurn
@@ -26,6 +28,7 @@ def ended_from(record: TurnRecord) -> TurnEnded:
         error=record.error,
         timings=record.timings,
         earlier=earlier,
+        step_calls=step_calls_of(last.calls, answer.calls),
         results=last.results,
         ended_at_ms=record.ended_at_ms,
     )
@@ -34,6 +37,9 @@ def ended_from(record: TurnRecord) -> TurnEnded:
 def held_from(turn: LiveTurn, hold: Hold) -> TurnEnded:
     """Return the closing event of a turn that waits for a person."""
     last = next((step for step in turn.steps if step.step == hold.step), Step(step=hold.step))
+    undecided = tuple(
+        ToolCall(id=call.id, name=call.name, arguments=call.shown) for call in hold.calls if call.verdict is None
+    )
     return TurnEnded(
         turn=turn.id,
         tenant=turn.tenant,
@@ -44,15 +50,28 @@ def held_from(turn: LiveTurn, hold: Hold) -> TurnEnded:
         model=last.model,
         text=last.text,
         reasoning=last.reasoning,
-        calls=tuple(
-            ToolCall(id=call.id, name=call.name, arguments=call.shown) for call in hold.calls if call.verdict is None
-        ),
+        calls=undecided,
         finish="tool_calls",
         usage=turn.usage,
         earlier=tuple(step for step in turn.steps if step.step < hold.step),
         hold=HoldRef(id=hold.id, expires_at_ms=int(hold.expires_at_s * 1000)),
+        step_calls=step_calls_of(last.calls, undecided),
         results=last.results,
     )
+
+
+def step_calls_of(made: Sequence[ToolCall], told: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    """Return every call of a step, as a closing event tells it; none if its `calls` has them all.
+
+    Args:
+        made: The step's.
+        told: Those in `calls`, which may have secrets masked.
+
+    """
+    if len(made) == len(told):
+        return ()
+    masked = {call.id: call for call in told}
+    return tuple(masked.get(call.id, call) for call in made)
 
 
 def _parted(record: TurnRecord) -> tuple[tuple[Step, ...], Step]:

@@ -135,7 +135,9 @@ class StepTold:
     @property
     def is_again(self) -> bool:
         """Whether the client may have some of what the attempt tells next."""
-        return self._calls_now < self._calls_shown or self.text.is_behind or self.reasoning.is_behind
+        # The arguments of the last call that it has are still to come when that call has been named.
+        is_call = self._calls_now < self._calls_shown or 0 < self._calls_now <= self._calls_had
+        return is_call or self.text.is_behind or self.reasoning.is_behind
 
     def begin(self) -> None:
         """Begin to be told the step by another attempt."""
@@ -163,7 +165,9 @@ class StepTold:
             if isinstance(item, CallDelta):
                 if not item.id:
                     # Of a call that was told here, an encoder tells only what it has not told.
-                    (silent if item.index < self._calls_had else fresh).append(item)
+                    is_had = item.index < self._calls_had
+                    is_whole = is_whole and not is_had
+                    (silent if is_had else fresh).append(item)
                 elif self._tell_call(item.index):
                     fresh.append(item)
                 else:

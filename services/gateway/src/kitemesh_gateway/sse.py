@@ -11,6 +11,7 @@ from aiohttp import HttpVersion11, web
 
 from kitemesh_contracts.deltas import Delta, TurnEnded
 from kitemesh_contracts.errors import ErrorInfo
+from kitemesh_gateway import positions
 from kitemesh_gateway.dialects.base import Encoder, Place, Rest
 from kitemesh_gateway.following import ALL, Pieces
 from kitemesh_gateway.outflow import TICK_S, Outflow, Stragglers
@@ -21,6 +22,7 @@ from kitemesh_runtime.metrics import STREAMS_OPEN
 
 PING: Final = b": ping\n\n"
 _EVENT_END: Final = b"\n\n"
+_ID: Final = b"id: "
 ROOM_AGAIN_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 """Before looking again whether a client has taken what it was sent; the last one over and over."""
 
@@ -125,7 +127,7 @@ class Stream:
 
     def end(self, ended: TurnEnded, rest: tuple[Rest, ...], seen: int = 0) -> None:
         """Send what is missing and the end, but for the first events, which the client has."""
-        self._leave_off(seen)
+        self._leave_off(0)
         data = self._encoder.end(ended, rest)
         if seen:
             data = _behind(data, seen)
@@ -149,13 +151,17 @@ class Stream:
         if self._outflow is None and not self._kept:
             self._failure = (place, error)
         else:
+            self._leave_off(0)
             self._send(self._encoder.error(place, error, self._request_id))
         self._finish()
 
     def _events(self, place: Place, items: tuple[Delta, ...], seen: int) -> bytes:
-        if self._from is not None:
+        position = self._from
+        if position is not None:
             self._leave_off(seen)
         data = self._encoder.delta(place, items)
+        if position is not None and 0 < seen < ALL:
+            return _behind_event(data, position)
         return _behind(data, seen) if seen else data
 
     def _leave_off(self, seen: int) -> None:
@@ -191,6 +197,7 @@ class Stream:
             self._joined.set_result(None)
         if self._failure is not None:
             # It arrived between the decision to send the status line and now.
+            self._leave_off(0)
             kept += self._encoder.error(*self._failure, self._request_id)
         if kept:
             self._send(kept)
@@ -271,6 +278,19 @@ def _behind(data: bytes, seen: int) -> bytes:
         if begin < len(_EVENT_END):
             return b""
     return data[begin:]
+
+
+def _behind_event(data: bytes, position: Position) -> bytes:
+    """Return the events of a frame behind the one that the client has.
+
+    What was told before the frame may have been put in another order than now, which moves the first events of it. So
+    that event is the one that shows what the position says, the nearest of those if there are several.
+    """
+    *events, _ = data.split(_EVENT_END)
+    shown = [positions.parse(event.partition(b"\n")[0].removeprefix(_ID).decode())[1][4:] for event in events]
+    same = [k for k, each in enumerate(shown) if each == position[4:]]
+    k = min(same, key=lambda each: abs(each - position.k), default=position.k)
+    return b"".join(event + _EVENT_END for event in events[k + 1 :])
 
 
 class Streams:

@@ -8,6 +8,7 @@ from typing import Final, Literal, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kitemesh_contracts.content import Step
 from kitemesh_contracts.deltas import Delta, Frame, TurnEnded
 from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo, KitemeshError
 from kitemesh_gateway.attempts import Shown
@@ -324,7 +325,14 @@ class Watch:
         after = self.turn.after_step
         if not after:
             return ended
-        earlier = tuple(step for step in ended.earlier if step.step > after)
+        # Of the step that was held only what came of its calls is news.
+        earlier = tuple(
+            step
+            if step.step > after
+            else Step(step=step.step, attempt=step.attempt, last=step.last, results=step.results)
+            for step in ended.earlier
+            if step.step > after or (step.step == after and step.results)
+        )
         if ended.step > after:
             return replace(ended, earlier=earlier)
         # Its calls are news, its text is not.

@@ -7,6 +7,7 @@ from kitemesh_orchestrator.happenings import Finish
 from kitemesh_orchestrator.request import NO_TEXTS, Texts, results_of
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, State
 from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.stored_endings import step_calls_of
 from kitemesh_runtime.stores import TurnRecord
 
 
@@ -104,6 +105,7 @@ def closing_of(
         store_ms=store_ms,
         ended_at_ms=ended_at_ms,
         earlier=finish.earlier,
+        step_calls=() if finish.said is None else step_calls_of(finish.said.calls, finish.calls),
         results=finish.said.results if finish.said is not None else (),
         alternatives=finish.alternatives,
         logprobs=finish.logprobs,
@@ -119,6 +121,7 @@ def held_closing_of(state: Calling, texts: Texts = NO_TEXTS) -> TurnEnded:
 
     """
     said = state.said
+    undecided = tuple(ToolCall(id=call.id, name=call.name, arguments=call.shown) for call in state.undecided)
     assert state.hold is not None  # noqa: S101  only held states are paused
     return TurnEnded(
         turn=state.start.turn,
@@ -130,11 +133,12 @@ def held_closing_of(state: Calling, texts: Texts = NO_TEXTS) -> TurnEnded:
         model=said.model,
         text=said.text,
         reasoning=said.reasoning,
-        calls=tuple(ToolCall(id=call.id, name=call.name, arguments=call.shown) for call in state.undecided),
+        calls=undecided,
         finish="tool_calls",
         usage=state.usage,
         timings=state.timings,
         earlier=state.steps,
         hold=HoldRef(id=state.hold, expires_at_ms=state.expires_at_ms),
+        step_calls=step_calls_of(said.calls, undecided),
         results=results_of(said, texts),
     )

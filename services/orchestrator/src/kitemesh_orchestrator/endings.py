@@ -296,6 +296,7 @@ def _undelivered(closing: TurnEnded) -> TurnEnded:
         error=UNDELIVERED,
         earlier=(),
         hold=None,
+        step_calls=(),
         results=(),
         alternatives=(),
         logprobs=(),

@@ -159,7 +159,8 @@ class Tally:
 
     A client that comes back is shown what follows its last id, so each event is counted before its id is written. What
     closes a stream goes behind the step's last frame: text that was missing under `last + 1`, all the rest under
-    `last + 2`. The error that ends a stream has no id: it was not reached, and the one before it is to stay.
+    `last + 2`; `run_chat` has what was missing under 0, for of calls and results no number says how much was told.
+    The error that ends a stream has no id: it was not reached, and the one before it is to stay.
 
     Attributes:
         parts: As `Position` has it; set by a dialect that has parts, before it asks for a tail.
@@ -205,6 +206,11 @@ class Tally:
         if step != self._step:
             self._begin(step)
         self._calls = max(self._calls, index + 1)
+
+    def add_calls(self, step: int, count: int) -> None:
+        """Count the calls of a step, the first ones, that were told to their end."""
+        if count:
+            self.add_call(step, count - 1)
 
     def tail(self, step: int) -> bytes:
         """Return what the id of an event of a step ends with."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kitemesh_contracts.content import ToolCall
 from kitemesh_contracts.deltas import ResultDelta
 from kitemesh_contracts.errors import MEANINGS, ErrorCode, ErrorInfo
 from kitemesh_gateway.dialects.run_chat_events import (
@@ -25,6 +26,7 @@ from kitemesh_gateway.dialects.run_chat_events import (
 from kitemesh_gateway.dialects.run_chat_inputs import Arguments
 from kitemesh_runtime.catalog_tools import Tool
 
+_BLANKS: Final = " \t\r\n"
 NOT_MADE: Final = "The call was not made"
 NOT_AN_OBJECT: Final = "The arguments are not a JSON object"
 _INTERNAL: Final = "It failed for an internal reason"
@@ -45,8 +47,8 @@ class _Call:
     def __init__(self, step: int, call: str, name: str, tool: Tool | None) -> None:
         self.step: Final = step
         self.id: Final = call
-        self.name: Final = name
-        self.arguments: Final = Arguments(tool)
+        self.name = name
+        self.arguments = Arguments(tool)
         self.input: dict[str, Any] | None = None
         self.is_held = False
 
@@ -72,6 +74,13 @@ class Calls:
         """Tell whether the call was told here."""
         return call in self._calls
 
+    def count_whole(self) -> int:
+        """Return how many calls of the step, the first ones, have all their arguments."""
+        count = 0
+        while (call := self._places.get(count)) is not None and call.input is not None:
+            count += 1
+        return count
+
     def begin(self, step: int, index: int, call: str, name: str) -> Iterator[Event]:
         """Take the first piece of a call."""
         if step != self._step:
@@ -80,6 +89,10 @@ class Calls:
         known = self._calls.get(call)
         if known is None:
             known = self._calls[call] = _Call(step, call, name, self._tools.get(name))
+            yield InputStart(tool_call_id=call, tool_name=name)
+        elif name != known.name and call not in self._answered:
+            # Another attempt calls another tool in its place.
+            known.name, known.arguments, known.input = name, Arguments(self._tools.get(name)), None
             yield InputStart(tool_call_id=call, tool_name=name)
         else:
             known.arguments.restart()
@@ -93,11 +106,24 @@ class Calls:
         piece = call.arguments.add(arguments)
         if piece and call.input is None:
             yield InputAdded(tool_call_id=call.id, input_text_delta=piece)
-        if arguments.endswith("}"):
+        if arguments.rstrip(_BLANKS).endswith("}"):
             values = call.arguments.complete()
             # Another attempt may have other arguments.
             if values is not None and values != call.input:
                 yield self._available(call, values)
+
+    def settle(self, call: ToolCall) -> Iterator[Event]:
+        """Take a call that was begun as it is stored: pieces of it may be lost, or another attempt's."""
+        known = self._calls.get(call.id)
+        if known is None or call.id in self._answered:
+            return
+        if known.name != call.name:
+            yield from self.begin(known.step, -1, call.id, call.name)
+        known.arguments.restart()
+        known.arguments.add(call.arguments)
+        values = known.arguments.complete()
+        if values is not None and values != known.input:
+            yield self._available(known, values)
 
     def complete(self, call_id: str) -> Iterator[Event]:
         """Take it that a call has all its arguments."""
@@ -108,6 +134,13 @@ class Calls:
         if values is None:
             yield self._refuse(call, NOT_AN_OBJECT)
         else:
+            yield self._available(call, values)
+
+    def make_ready(self, call_id: str) -> Iterator[Event]:
+        """Tell a call's arguments if they were not told and are an object."""
+        call = self._calls.get(call_id)
+        values = None if call is None or call.input is not None else call.arguments.complete()
+        if call is not None and values is not None and call_id not in self._answered:
             yield self._available(call, values)
 
     def hold(self, call_id: str) -> Iterator[Event]:

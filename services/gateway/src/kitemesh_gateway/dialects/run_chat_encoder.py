@@ -5,6 +5,7 @@ what its calls came to stands in between. The same holds for a piece of text, wh
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, Literal, assert_never
 
 from msgspec.structs import replace
@@ -76,6 +77,7 @@ class RunChatEncoder:
         "_id",
         "_is_in_step",
         "_is_started",
+        "_position",
         "_step",
         "_tally",
         "_tells_operations",
@@ -92,6 +94,7 @@ class RunChatEncoder:
         self._calls: Final = Calls(tools, facts.after_step)
         self._id = b"id: %b:" % facts.turn.encode()
         self._is_started = self._is_in_step = False
+        self._position: Position | None = None
         self._step = 0
         self._block: Literal["text", "reasoning"] | None = None
         self._text_step = 0
@@ -105,6 +108,7 @@ class RunChatEncoder:
 
     def resume(self, position: Position) -> None:
         """Have open what the client has open: parts may have ended, or begun, behind the last text that it has."""
+        self._position = position
         if position.is_start or not position.parts:
             return
         block = _BLOCKS.get(position.parts.lower())
@@ -130,19 +134,26 @@ class RunChatEncoder:
 
     def end(self, ended: TurnEnded, rest: Sequence[Rest]) -> bytes:
         """Return what was not told, what closes the message, and `[DONE]`."""
-        last = Step(step=ended.step, attempt=ended.attempt, last=ended.last, calls=ended.calls, results=ended.results)
+        calls = ended.step_calls or ended.calls
+        last = Step(step=ended.step, attempt=ended.attempt, last=ended.last, calls=calls, results=ended.results)
         place = Place(ended.step, ended.attempt, ended.last + 2)
         told: list[bytes] = []
-        closing: list[bytes] = []
+        missing: Iterator[Event] = iter(())
         for step in (*ended.earlier, last):
             items = [item for each in rest if each.step == step.step for item in each.items]
-            if items:
-                told.append(self._written(Place(step.step, step.attempt, step.last + 1), self._shown(step.step, items)))
-            more = self._numbered(place, self._untold(step), len(closing))
-            told += more
-            closing += more
-        more = self._numbered(place, self._closing(ended), len(closing))
-        return b"".join((*told, *more, self._line(place, len(closing) + len(more)), _DONE))
+            ending = self._completing(ended) if step is last else self._results(step)
+            missing = chain(missing, self._shown(step.step, items), self._untold(step), ending)
+            if step is not last and step.step <= self._facts.after_step:
+                # No event of this stream has its place there.
+                continue
+            # A number would say that its client has all that the frames before it told.
+            told.append(self._written(Place(step.step, step.attempt, 0), missing))
+        if self._position is not None and self._position[:3] == place:
+            # Its client has an event of those that close the stream, and so all that is in front of them.
+            told.clear()
+        # Which these are follows from the turn alone, whatever was told of it, so that they can be counted.
+        closing = self._numbered(place, chain(self._results(last), self._closing(ended)))
+        return b"".join((*told, *closing, self._line(place, len(closing)), _DONE))
 
     def error(self, place: Place, error: ErrorInfo, request_id: str) -> bytes:
         """Return what closes whatever is open, the error, and `[DONE]`."""
@@ -191,26 +202,39 @@ class RunChatEncoder:
         for event in self._calls.add(step, item.index, item.arguments):
             if counts and self._tally is not None and isinstance(event, InputAvailable):
                 # Who comes back with less of a call is told all of it.
-                self._tally.add_call(step, item.index)
+                self._tally.add_calls(step, self._calls.count_whole())
             yield event
 
     def _untold(self, step: Step) -> Iterator[Event]:
         """Tell the calls and the results of a step that nothing told so far."""
         for index, call in enumerate(step.calls):
-            if not self._calls.has(call.id) and step.step > self._facts.after_step:
+            if self._calls.has(call.id):
+                yield from self._calls.settle(call)
+            elif step.step > self._facts.after_step:
                 item = CallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
                 yield from self._call(step.step, item, counts=step.step >= self._step)
+
+    def _results(self, step: Step) -> Iterator[Event]:
         for result in step.results:
             yield from self._calls.answer(step.step, result_delta(result))
 
-    def _closing(self, ended: TurnEnded) -> Iterator[Event]:
+    def _completing(self, ended: TurnEnded) -> Iterator[Event]:
+        """Tell what else is missing of a step in front of the events that close its stream."""
         if ended.step > self._facts.after_step:
             yield from self._enter(ended.step)
         yield from self._close_block()
         open_calls = [call.id for call in ended.calls]
-        yield from self._calls.give_up(ended.step + 1, open_calls)
+        answered = [result.call for result in ended.results]
+        yield from self._calls.give_up(ended.step + 1, (*open_calls, *answered))
+        for call in answered:
+            yield from self._calls.make_ready(call)
         for call in open_calls:
-            yield from self._calls.complete(call) if ended.hold is None else self._calls.hold(call)
+            yield from self._calls.complete(call)
+
+    def _closing(self, ended: TurnEnded) -> Iterator[Event]:
+        if ended.hold is not None:
+            for call in ended.calls:
+                yield from self._calls.hold(call.id)
         yield from self._leave()
         finish: FinishReasonOut = "tool-calls" if ended.calls else _FINISHES[ended.finish or "stop"]
         yield Finish(finish_reason=finish, message_metadata=self._metadata(ended))
@@ -287,7 +311,8 @@ class RunChatEncoder:
     def _line(self, place: Place, k: int) -> bytes:
         tail = b""
         if self._tally is not None:
-            self._tally.parts = self._parts(place.step)
+            # The event that opens a stream may be encoded behind others.
+            self._tally.parts = self._parts(place.step) if place.n or place.attempt else b""
             tail = self._tally.tail(place.step)
         return b"%b%d.%d.%d.%d%b\n" % (self._id, *place, k, tail)
 
