@@ -683,6 +683,37 @@ async def test_a_key_whose_turn_was_deleted_is_told_so(gateway: Gateway, monkeyp
     assert refused.value.code is ErrorCode.CONVERSATION_UNKNOWN
 
 
+@pytest.mark.parametrize("conversation", [{}, {"keep": False}])
+@pytest.mark.parametrize("mode", ["classic", "durable"])
+async def test_a_refused_turn_leaves_no_file(gateway: Gateway, mode: Mode, conversation: dict[str, Any]) -> None:
+    part = FilePart(media_type="image/png", blob="#0", size=3)
+    start = replace(gateway.start(messages=(UserMessage(parts=(part,)),), **conversation), mode=mode)
+    if mode == "classic":
+        kept = await gateway.accepting.reserve(start, [b"png"])
+        await gateway.accepting.free(kept)
+    else:
+        stored = await gateway.accepting.store(start, None, [b"png"])
+        assert isinstance(stored, StartTurn)
+        kept = stored
+        gateway.queue.error = Busy(ErrorCode.QUEUE_FULL, "full")
+        with pytest.raises(Busy):
+            await gateway.accepting.publish(kept, None)
+    (message,) = kept.input
+    assert isinstance(message, UserMessage)
+    (file,) = message.parts
+    assert isinstance(file, FilePart)
+    assert file.blob not in (None, "#0")
+    assert await gateway.stores.blobs.get(TENANT, str(file.blob)) is None
+
+
+async def test_files_for_a_conversation_that_does_not_exist_are_not_stored(gateway: Gateway) -> None:
+    part = FilePart(media_type="image/png", blob="#0", size=3)
+    start = gateway.start(messages=(UserMessage(parts=(part,)),), conversation="unknown")
+    with pytest.raises(NotFound) as refused:
+        await gateway.accepting.reserve(replace(start, mode="classic"), [b"png"])
+    assert refused.value.code is ErrorCode.CONVERSATION_UNKNOWN
+
+
 async def test_files_are_stored_once_and_named_in_the_turn(gateway: Gateway) -> None:
     parts = (FilePart(media_type="image/png", blob="#0", size=3), TextPart(text="What is it?"))
     asked = {"messages": (UserMessage(parts=parts),), "conversation": "c-files", "creates": True}

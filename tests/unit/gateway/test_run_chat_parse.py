@@ -267,3 +267,8 @@ def test_the_dialect_takes_only_what_brings_a_message() -> None:
 )
 def test_everything_that_is_wrong_is_named(body: Any, fields: list[str]) -> None:
     assert [field for field, _ in mistakes(body)][: len(fields)] == fields
+
+
+@pytest.mark.requirement("run-chat:every-mistake-at-once")
+def test_of_more_mistakes_than_anybody_reads_only_the_number_is_told() -> None:
+    assert mistakes({"messages": [1] * 5000})[0] == ("", "The body has 5000 mistakes, too many to be told")

@@ -1,4 +1,5 @@
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
@@ -56,6 +57,31 @@ def test_what_another_parser_might_read_differently_is_refused_with_its_reason(d
 def test_ordinary_json_is_read(data: bytes, value: object) -> None:
     read = strict_json.decode(data)
     assert value is None or read == value
+
+
+@pytest.mark.requirement("http:strict-json")
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" + b"1," * strict_json.MAX_VALUES + b"1]",
+        b"[" + b"{}," * strict_json.MAX_VALUES + b"1]",
+        b"[" * strict_json.MAX_VALUES * 2,
+        b'["' + b'","' * strict_json.MAX_VALUES + b'"]',
+        b'["\\\\",' + b"1," * strict_json.MAX_VALUES + b"1]",
+        b'"' * 5 * strict_json.MAX_VALUES + b"," * 2 * strict_json.MAX_VALUES,
+    ],
+)
+def test_a_body_of_too_many_values_is_refused_before_it_is_decoded(data: bytes) -> None:
+    with pytest.raises(BadRequest) as refused:
+        strict_json.decode(data)
+    assert refused.value.code is ErrorCode.REQUEST_TOO_LARGE
+
+
+@pytest.mark.requirement("http:strict-json")
+@pytest.mark.parametrize("piece", [",[{", '",', '\\",{', "\\\\\\,"])
+def test_what_strings_say_counts_as_no_value(piece: str) -> None:
+    value = {"text": piece * strict_json.MAX_VALUES}
+    assert strict_json.decode(json.dumps(value).encode()) == value
 
 
 @pytest.mark.requirement("http:strict-json")

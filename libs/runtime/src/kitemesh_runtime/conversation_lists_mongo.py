@@ -15,7 +15,7 @@ from kitemesh_runtime.conversation_updates_mongo import Document, Pipeline, name
 CLEAR_FIRST_MS: Final = 5_000
 CLEAR_AGAIN_MS: Final = 300_000
 HITS_MAX: Final = 200
-"""So many turns, the likeliest, and so many titles are looked at for one search."""
+"""So many turns, and so many titles, are looked at for one search."""
 
 DELETED: Final = "deleted"
 _WAS_DELETED: Final[Document] = {"$eq": [f"${DELETED}", True]}

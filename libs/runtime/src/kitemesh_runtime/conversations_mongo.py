@@ -4,7 +4,6 @@ What an update computes is said in `conversation_updates_mongo`, of lists and de
 here are the calls.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from kitemesh_runtime import conversation_lists_mongo as lists
 from kitemesh_runtime import conversation_updates_mongo as updates
 from kitemesh_runtime import turns_mongo
 from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.searching_mongo import Searching
 from kitemesh_runtime.stores import Buried, Conversation, Promoted, Seat
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
@@ -35,6 +35,7 @@ class MongoConversations:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
         self._turns = database.collection(turns_mongo.COLLECTION)
+        self._searching = Searching(database)
         self._inserts = inserts
         self._changes = changes
 
@@ -117,13 +118,12 @@ class MongoConversations:
         """Return conversations in whose title, or in one ended question, each word is, those begun last first."""
         if not words:
             return []
-        likeliest = {"score": {"$meta": "textScore"}}
-        titles = self._collection.find(lists.titles_that_say(tenant, words), {"_id": 1}).limit(lists.HITS_MAX)
-        turns = self._turns.find(lists.turns_that_say(tenant, words), {"conversation": 1, **likeliest})
-        named, said = await asyncio.gather(
-            self._run(titles.to_list(lists.HITS_MAX)),
-            self._run(turns.sort([("score", likeliest["score"])]).limit(lists.HITS_MAX).to_list(lists.HITS_MAX)),
-        )
+        most = lists.HITS_MAX
+        titles = self._collection.find(lists.titles_that_say(tenant, words), {"_id": 1}).limit(most)
+        # Not sorted: the server would look at every turn that has one of the words.
+        turns = self._turns.find(lists.turns_that_say(tenant, words), {"conversation": 1}).limit(most)
+        named = await self._searching.run(lambda: titles.to_list(most))
+        said = await self._searching.run(lambda: turns.to_list(most))
         names = {document["_id"] for document in named}
         names |= {updates.name_of(tenant, document["conversation"]) for document in said}
         return await self._list(lists.among(sorted(names), before), limit)

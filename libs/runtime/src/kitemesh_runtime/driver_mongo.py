@@ -74,6 +74,19 @@ class Database:
         self._mark_up()
         return result
 
+    async def run_slow(self, call: Awaitable[T]) -> T:
+        """Await a read that may be slow by itself: that it is not answered in time says nothing of the server.
+
+        Raises:
+            Unavailable: There was no answer in time.
+
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await call
+        except DRIVER_ERRORS as exc:
+            raise translate(exc) from exc
+
     async def write_group(self, collection: str, operations: Sequence[Any]) -> Mapping[int, KitemeshError]:
         """Write operations in one unordered group and return the errors of those that failed, by index.
 

@@ -17,6 +17,7 @@ from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.knowledge import KnowledgeDocument, Passage, Stored, Told, tell_nobody
 from kitemesh_runtime.knowledge_chunks import Chunk
 from kitemesh_runtime.knowledge_words import is_unspaced, searched_words, words_of
+from kitemesh_runtime.searching_mongo import Searching
 
 COLLECTION: Final = "knowledge"
 PASSAGES: Final = "passages"
@@ -45,6 +46,7 @@ class MongoKnowledge:
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._run = database.run
+        self._searching = Searching(database)
         self._write = database.write_group
         self._documents = database.collection(COLLECTION)
         self._passages = database.collection(PASSAGES)
@@ -169,7 +171,7 @@ class MongoKnowledge:
             match["edition"] = {"$nin": list(hidden)}
         shown = {"score": {"$meta": "textScore"}, "edition": 1, "heading": 1, "text": 1}
         best = self._passages.find(match, shown).sort(_BEST_FIRST).limit(limit)
-        rows: list[Document] = await self._run(best.to_list(None))
+        rows: list[Document] = await self._searching.run(lambda: best.to_list(None))
         return rows
 
     async def _names(self, tenant: str, editions: list[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@
 was written anew meanwhile stays, and the old one goes.
 """
 
+import hashlib
 from typing import Final
 
 from kitemesh_contracts.errors import Conflict
@@ -14,8 +15,8 @@ from kitemesh_runtime.driver_mongo import Database
 
 PAGE: Final = 500
 _MS: Final = 1000
-_OLDEST: Final = bytes(10)
-"""Stands for the randomness of an id, where only its time is wanted."""
+_RANDOM_BYTES: Final = 10
+"""Of an id. Here they come from the document's name: pages of a list need places that differ within a second."""
 
 
 async def move_conversations(database: Database) -> int:
@@ -35,7 +36,8 @@ async def move_conversations(database: Database) -> int:
             named = {**document, "_id": name_of(document["tenant"], document["_id"])}
             created_ms = round(read_conversation(document).created_at_s * _MS)
             # Turns that began conversations are in the order of their time, and so is this.
-            named.setdefault("first", uuid7(created_ms, _OLDEST))
+            place = hashlib.sha256(document["_id"].encode()).digest()[:_RANDOM_BYTES]
+            named.setdefault("first", uuid7(created_ms, place))
             try:
                 await database.run(collection.insert_one(named))
             except Conflict:

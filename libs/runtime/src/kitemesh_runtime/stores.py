@@ -173,7 +173,7 @@ class Conversations(Protocol):
     async def search(self, tenant: str, words: Sequence[str], *, before: str | None, limit: int) -> list[Conversation]:
         """Return conversations in whose title, or in one ended question, each word is, those begun last first.
 
-        Case and accents do not count. Of words that are everywhere only the likeliest places are looked at.
+        Case and accents do not count. Of words that are everywhere only some of the places are looked at.
 
         Args:
             tenant: Whose they are.

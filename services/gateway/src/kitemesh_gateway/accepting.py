@@ -153,12 +153,16 @@ class Accepting:
 
         Raises:
             Conflict: The id of its message was used before (`message.exists`).
+            NotFound: It brings files for a conversation that does not exist (`conversation.unknown`).
             Unavailable: The store did not answer in time.
 
         """
         if not (start.message or files):
             return start
         async with _in_time():
+            if files:
+                # Who seats the turn would find it out too late for the files not to be stored.
+                await self._check_conversation(start)
             return await _again(partial(self._keeping.keep, await self._claim_message(start, None), files))
 
     async def free(self, start: StartTurn) -> None:
@@ -166,6 +170,7 @@ class Accepting:
         with contextlib.suppress(Unavailable):
             async with _in_time():
                 await self._message_ids.give_back(start.tenant, start.message, start.turn)
+                await self._keeping.give_back(start)
 
     @asynccontextmanager
     async def running(self, start: StartTurn, key: Key | None, sink: Sink) -> AsyncIterator[None]:
@@ -219,6 +224,7 @@ class Accepting:
                 await _again(lambda: self._claims.drop(tenant, key.kind, key.value, start.turn))
             if gone:
                 await _again(lambda: self._message_ids.give_back(tenant, start.message, start.turn))
+                await _again(lambda: self._keeping.give_back(start))
         return gone
 
     async def _free(self, tenant: str, key: Key, turn: str) -> None:
@@ -240,10 +246,7 @@ class Accepting:
         """Claim and insert; return the start as it is stored, or the id of the turn that stands in its place."""
         tenant = start.tenant
         async with _in_time():
-            if start.conversation is not None and not (start.fresh or start.creates):
-                conversation = start.conversation
-                if await _again(lambda: self._conversations.get(tenant, conversation)) is None:
-                    raise NotFound(ErrorCode.CONVERSATION_UNKNOWN, "The conversation does not exist")
+            await self._check_conversation(start)
             if key is not None:
                 claim = await _again(
                     lambda: guard(
@@ -270,6 +273,19 @@ class Accepting:
             found = await _again(lambda: self._live_turns.get(tenant, start.turn))
             is_mine = isinstance(found, LiveTurn) and found.state == document.state
             return start if is_mine else start.turn
+
+    async def _check_conversation(self, start: StartTurn) -> None:
+        """Refuse a turn in a conversation that is neither there nor to be made.
+
+        Raises:
+            NotFound: It is one (`conversation.unknown`).
+
+        """
+        tenant, conversation = start.tenant, start.conversation
+        if conversation is None or start.fresh or start.creates:
+            return
+        if await _again(lambda: self._conversations.get(tenant, conversation)) is None:
+            raise NotFound(ErrorCode.CONVERSATION_UNKNOWN, "The conversation does not exist")
 
     async def _claim_message(self, start: StartTurn, key: Key | None) -> StartTurn:
         """Claim the id of a turn's message; a claim that came to nothing gives the turn its id.

@@ -11,11 +11,13 @@ from uuid import NAMESPACE_OID, uuid5
 from msgspec.structs import replace
 
 from kitemesh_contracts.commands import StartTurn
-from kitemesh_contracts.content import FilePart, Message, Part, UserMessage
+from kitemesh_contracts.content import FilePart, Message, Part, UserMessage, files_of
 from kitemesh_runtime.stores import Blobs
 
 KEEP_S: Final = 31 * 86_400.0
 """As long as conversations are kept by default, and a day."""
+UNKEPT_S: Final = 2 * 86_400.0
+"""Where no conversation is kept: as long as such a turn may wait for a decision."""
 INLINE: Final = "#"
 """Begins the `blob` of a file whose bytes came with the request; behind it, its place among them."""
 
@@ -36,11 +38,23 @@ class Keeping:
         if not files:
             return start
         about = start.conversation or start.turn
+        keep_s = UNKEPT_S if start.conversation is None else KEEP_S
         names: list[str] = []
         for data in files:
             name = str(uuid5(NAMESPACE_OID, f"{start.tenant}/{about}/{hashlib.sha256(data).hexdigest()}"))
-            names.append(await self._blobs.put(start.tenant, data, keep_s=KEEP_S, about=about, name=name))
+            names.append(await self._blobs.put(start.tenant, data, keep_s=keep_s, about=about, name=name))
         return replace(start, input=tuple(_named(message, names) for message in start.input))
+
+    async def give_back(self, start: StartTurn) -> None:
+        """Remove the files of a turn that was refused; those of a conversation that goes on may be others' as well.
+
+        Raises:
+            Unavailable: The store does not answer.
+
+        """
+        is_alone = start.fresh or start.conversation is None
+        if is_alone and any(isinstance(message, UserMessage) and files_of(message) for message in start.input):
+            await self._blobs.forget(start.tenant, start.conversation or start.turn)
 
 
 def _named(message: Message, names: Sequence[str]) -> Message:

@@ -1,4 +1,4 @@
-"""JSON as this API accepts it: UTF-8, finite numbers of at most 64 bits, unique names, bounded depth. Pure.
+"""JSON as this API accepts it: UTF-8, finite numbers of at most 64 bits, unique names, bounded depth and count. Pure.
 
 Whatever another parser might read differently is refused, with a message that never quotes the content.
 """
@@ -11,6 +11,8 @@ from typing import Final, NoReturn
 from kitemesh_contracts.errors import BadRequest, ErrorCode
 
 MAX_DEPTH: Final = 32
+MAX_VALUES: Final = 100_000
+"""So many are decoded and validated in a fraction of a second; a body of many tiny ones would stop everybody else."""
 _INT_LIMIT: Final = 2**63
 _INT_DIGITS: Final = 20
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -59,7 +61,7 @@ def decode(data: bytes) -> object:
     """Decode a request body.
 
     Raises:
-        BadRequest: It is empty, not JSON, or not JSON as accepted here.
+        BadRequest: It is empty, not JSON, not JSON as accepted here, or has too many values.
 
     """
     try:
@@ -81,6 +83,8 @@ def _read(data: bytes) -> object:
         raise _Refused("it is empty")
     if data.startswith(_BOM):
         raise _Refused("it begins with a byte order mark")
+    if _count(data) > MAX_VALUES and _has_too_many(data):
+        raise BadRequest(ErrorCode.REQUEST_TOO_LARGE, f"The body must not have more than {MAX_VALUES} values")
     value = _decode(data.decode())
     # Each level costs an opening bracket, so few brackets need no walk.
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
@@ -89,6 +93,18 @@ def _read(data: bytes) -> object:
         # The decoder joins pairs; what is left alone cannot be encoded.
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+def _count(data: bytes) -> int:
+    """Count what begins a value: each has a comma or an opening bracket before it."""
+    return data.count(b",") + data.count(b"{") + data.count(b"[")
+
+
+def _has_too_many(data: bytes) -> bool:
+    """Count the values without what only strings say."""
+    bare = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    # A value has a name at the most, and either may be a string.
+    return bare.count(b'"') > 4 * MAX_VALUES or _count(b"".join(bare.split(b'"')[::2])) > MAX_VALUES
 
 
 def _check_depth(value: object) -> None:

@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from kitemesh_gateway.dialects.base import Mistake
 
 UNSUPPORTED: Final = "unsupported"
+MAX_TOLD: Final = 1000
+"""Beyond that, only how many there are is told: to say them all would take seconds."""
 
 _SENTENCES: Final[Mapping[str, str]] = {
     "missing": "is required",
@@ -45,6 +47,8 @@ def wrong(what: str) -> PydanticCustomError:
 
 def mistakes_of(exc: ValidationError) -> list[Mistake]:
     """Say in our words what a validation found."""
+    if exc.error_count() > MAX_TOLD:
+        return [Mistake("", f"The body has {exc.error_count()} mistakes, too many to be told")]
     return [
         Mistake(_path(error["loc"]), _sentence(error), error["type"] == UNSUPPORTED)
         for error in exc.errors(include_url=False, include_input=False)
