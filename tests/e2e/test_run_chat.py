@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -158,6 +159,7 @@ def test_server_tools_are_shown_with_their_results(cluster: Cluster, key: str, m
 def test_of_many_requests_with_one_message_id_one_is_a_turn(cluster: Cluster, elsewhere: Gateway, key: str) -> None:
     chat, message = new_id(), new_id()
     request = {"id": chat, "messages": [user("@echo Once.", id=message)]}
+    asked_before = model_calls(cluster)
     with ThreadPoolExecutor(CROWD) as pool:
         gateways = [cluster, elsewhere] * (CROWD // 2)
         replies = list(pool.map(lambda gateway: gateway.call(CHAT, request, key=key), gateways))
@@ -179,6 +181,14 @@ def test_of_many_requests_with_one_message_id_one_is_a_turn(cluster: Cluster, el
     anywhere = {"id": new_id(), "messages": [user("@echo Again.", id=message)]}
     problem(cluster.call(CHAT, anywhere, key=key), 409)
     assert cluster.call(f"/v1/executions?conversation_id={anywhere['id']}", key=key).json()["data"] == []
+    (winner,) = (reply for reply in replies if reply.status == 200)
+    assert [turn for turn in model_calls(cluster) if turn not in asked_before] == [winner.headers["x-execution-id"]]
+
+
+def model_calls(cluster: Cluster) -> list[str]:
+    """Return the turns for which a model was called, once for each call."""
+    log = (cluster.data / "logs" / "model-runner.log").read_text()
+    return re.findall(r'"turn":"([^"]+)"', "\n".join(line for line in log.splitlines() if '"step.ended"' in line))
 
 
 def test_a_message_id_is_another_tenants_own_business(cluster: Cluster, keys: dict[str, str]) -> None:
