@@ -69,13 +69,13 @@ async def test_conversations_are_listed_in_pages(rig: Rig) -> None:
 
 
 @pytest.mark.requirement("conversation:searched-by-its-words")
-async def test_conversations_are_searched_by_their_titles_and_by_what_was_said(rig: Rig) -> None:
+async def test_conversations_are_searched_by_their_titles_and_by_what_was_asked(rig: Rig) -> None:
     await begin(rig, 1, said=2)
     await begin(rig, 2, said=1)
     await begin(rig, 3)
-    patched = await rig.ask(_send("PATCH", "/v1/conversations/talk-3", {"title": "An answer at last"}))
-    assert patched.json()["title"] == "An answer at last"
-    assert [kept["id"] for kept in (await show(rig, "?q=ANSWER"))["data"]] == ["talk-3", "talk-2", "talk-1"]
+    patched = await rig.ask(_send("PATCH", "/v1/conversations/talk-3", {"title": "A question at last"}))
+    assert patched.json()["title"] == "A question at last"
+    assert [kept["id"] for kept in (await show(rig, "?q=QUESTION"))["data"]] == ["talk-3", "talk-2", "talk-1"]
     assert [kept["id"] for kept in (await show(rig, "?q=question%202"))["data"]] == ["talk-1"]
     assert (await show(rig, "?q=nowhere"))["data"] == []
     wrong = await rig.ask(get("/v1/conversations?q=%3F&limit=0&cursor=*"))
