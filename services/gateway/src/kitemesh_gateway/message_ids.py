@@ -9,9 +9,7 @@ from typing import Final
 from kitemesh_contracts.errors import Conflict, ErrorCode
 from kitemesh_gateway.refused import was_refused
 from kitemesh_runtime.execution_stores import LiveTurns
-from kitemesh_runtime.stores import Claims
-
-KIND: Final = "message"
+from kitemesh_runtime.stores import MESSAGE_CLAIMS, Claims
 
 
 def message_exists() -> Conflict:
@@ -35,14 +33,14 @@ class MessageIds:
         """
         if not message:
             return turn
-        claim = await self._claims.claim(tenant, KIND, message, turn)
+        claim = await self._claims.claim(tenant, MESSAGE_CLAIMS, message, turn)
         if not claim.won:
             found = await self._live_turns.get(tenant, claim.turn)
             if found is None or not was_refused(found):
                 raise message_exists()
             # Nothing was run for it: the id is the client's to try again with.
-            await self._claims.drop(tenant, KIND, message, claim.turn, settled=True)
-            claim = await self._claims.claim(tenant, KIND, message, turn)
+            await self._claims.drop(tenant, MESSAGE_CLAIMS, message, claim.turn, settled=True)
+            claim = await self._claims.claim(tenant, MESSAGE_CLAIMS, message, turn)
             if not claim.won:
                 raise message_exists()
         return claim.turn
@@ -50,9 +48,9 @@ class MessageIds:
     async def renew(self, tenant: str, message: str, turn: str) -> None:
         """Keep the claim of a turn that is not stored before it ends."""
         if message:
-            await self._claims.renew(tenant, KIND, message, turn)
+            await self._claims.renew(tenant, MESSAGE_CLAIMS, message, turn)
 
     async def give_back(self, tenant: str, message: str, turn: str) -> None:
         """Free the id of a turn that certainly never began."""
         if message:
-            await self._claims.drop(tenant, KIND, message, turn)
+            await self._claims.drop(tenant, MESSAGE_CLAIMS, message, turn)
