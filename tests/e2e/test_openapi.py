@@ -15,7 +15,7 @@ from cluster import GROUP, Cluster
 from kitemesh_gateway.openapi import document
 from kitemesh_gateway.openapi_bodies import DONE, SSE
 
-EXAMPLES = 15
+EXAMPLES = 6
 AGENT = "assistant"
 DOCUMENT = document("0")
 ENDLESS = ("streamEvents",)

@@ -415,7 +415,7 @@ async def test_the_active_turns_stream_can_be_joined_from_its_beginning_and_from
 async def test_a_new_chats_stream_can_be_joined_from_its_first_byte_on(
     cluster: Cluster, elsewhere: Gateway, session: aiohttp.ClientSession, key: str
 ) -> None:
-    for _ in range(6):
+    for _ in range(3):
         chat = new_id()
         asked_for = body("@delay_ms 200\n@count 5", chat, executionMode="durable")
         async with streaming(session, cluster, asked_for, path=CHAT, key=key) as stream:

@@ -126,6 +126,10 @@ def events_of(answer: Answer) -> list[str]:
     return [each for each in answer.body.decode().split("\n\n") if each.startswith("id: ")]
 
 
+def data_of(events: list[str]) -> list[str]:
+    return [event.partition("data: ")[2] for event in events]
+
+
 def id_of(event: str) -> str:
     return event.split("\n", 1)[0].removeprefix("id: ")
 
@@ -341,7 +345,8 @@ async def test_the_body_of_who_comes_back_is_not_looked_at_but_bounded(pair: Pai
     first = events_of(await client.answer())
     for body in (b"no json", b""):
         answer = await pair.two.ask(post(body, Last_Event_ID=id_of(first[0])))
-        assert events_of(answer) == first[1:]
+        # No frame was captured, so the same content is told under numbers of its own.
+        assert data_of(events_of(answer)) == data_of(first[1:])
     large = await pair.two.ask(post(b"x" * (2 * 1024 * 1024 + 1), Last_Event_ID=id_of(first[0])))
     assert large.status == 413
 
