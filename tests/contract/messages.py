@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from kitemesh_contracts import codec
-from kitemesh_contracts.beats import Beat
+from kitemesh_contracts.beats import Beat, Queue
 from kitemesh_contracts.commands import (
     ApplyHold,
     CallOrder,
@@ -229,6 +229,7 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
             tools=(msgspec.structs.replace(_tools[1], strict=True),),
         ),
     ),
+    "turn.start.with_priority": (codec.START, msgspec.structs.replace(START, priority="batch", max_wait_s=20.0)),
     "turn.start.smallest": (
         codec.START,
         StartTurn(
@@ -251,6 +252,7 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
         codec.GENERATE,
         msgspec.structs.replace(GENERATE, messages=(_seen,), sampling=_choosy, results=_results),
     ),
+    "step.generate.with_max_wait": (codec.GENERATE, msgspec.structs.replace(GENERATE, max_wait_s=12.5)),
     "step.generate.stored": (
         codec.JOB,
         Generate(
@@ -489,4 +491,16 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
         ),
     ),
     "beat": (codec.BEAT, Beat(service="gateway", replica="gateway-1", version="0.1.0", load=3)),
+    "beat.with_queues": (
+        codec.BEAT,
+        Beat(
+            service="model-runner",
+            replica="model-runner-1",
+            version="0.2.0",
+            load=16,
+            slots=16,
+            queues=(Queue(stream="KM_MODEL", pool="default", waiting=40, done=1234),),
+            health={"gpt": "down", "llama": "degraded"},
+        ),
+    ),
 }

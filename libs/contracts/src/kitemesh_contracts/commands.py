@@ -15,6 +15,7 @@ INLINE_MAX_BYTES: Final = 256 * 1024
 """Largest encoded message that travels by itself; see `Parcel`."""
 
 Mode = Literal["classic", "durable"]
+Priority = Literal["interactive", "batch"]
 
 
 class Route(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,6 +58,8 @@ class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaul
         message: The client's own id of its message; empty when it gave none.
         row: The first of the integer ids that the turn's rows have; 0 when they have none.
         details: What the client wants kept with the turn: JSON text of an object, or empty.
+        priority: One of `PRIORITIES`.
+        max_wait_s: How long it may wait for its first model call; it is refused after that. `None`: its whole budget.
 
     """
 
@@ -85,6 +88,8 @@ class StartTurn(Struct, frozen=True, kw_only=True, tag="turn.start", omit_defaul
     message: str = ""
     row: int = 0
     details: str = ""
+    priority: Priority = "interactive"
+    max_wait_s: float | None = None
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -106,6 +111,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defa
         after: Where the step before it ended; `None` when there is none that the reader follows.
         timings: What was spent before this was published; the worker returns them with its own.
         results: Of the calls of the step before, told in the first frame; long ones are cut.
+        max_wait_s: What is left of the time that the turn may wait; `None` when nothing bounds it, or it has begun.
 
     """
 
@@ -127,6 +133,7 @@ class Generate(Struct, frozen=True, kw_only=True, tag="step.generate", omit_defa
     after: Mark | None = None
     timings: StepTimings = StepTimings()
     results: tuple[CallResult, ...] = ()
+    max_wait_s: float | None = None
     carry: Raw = Raw(b"null")
 
 

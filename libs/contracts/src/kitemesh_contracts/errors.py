@@ -33,6 +33,8 @@ class ErrorCode(StrEnum):
     STALE = "store.stale"
     DUPLICATE = "store.duplicate"
     QUEUE_FULL = "queue.full"
+    RATE_LIMITED = "limit.rate"
+    CONCURRENCY_LIMITED = "limit.concurrency"
     BUS_DOWN = "bus.down"
     STORE_DOWN = "store.down"
     DRAINING = "service.draining"
@@ -42,6 +44,7 @@ class ErrorCode(StrEnum):
     UPSTREAM_LIMITED = "upstream.limited"
     UPSTREAM_TIMEOUT = "upstream.timeout"
     UPSTREAM_CUT = "upstream.cut"
+    UPSTREAM_CONTEXT = "upstream.context"
     TOOL_FAILED = "tool.failed"
     TOOL_UNKNOWN = "tool.unknown"
     TOOL_ARGUMENTS = "tool.arguments"
@@ -62,6 +65,8 @@ class ErrorCode(StrEnum):
     CONVERSATION_HELD = "conversation.held"
     MESSAGE_EXISTS = "message.exists"
     KNOWLEDGE_UNKNOWN = "knowledge.unknown"
+    KEY_UNKNOWN = "key.unknown"
+    TENANT_UNKNOWN = "tenant.unknown"
     TURN_BUDGET = "turn.budget"
     TURN_CANCELLED = "turn.cancelled"
     TURN_TIMEOUT = "turn.timeout"
@@ -96,6 +101,8 @@ MEANINGS: Final[dict[ErrorCode, Meaning]] = {
     ErrorCode.STALE: Meaning(409, "refused"),
     ErrorCode.DUPLICATE: Meaning(409, "refused"),
     ErrorCode.QUEUE_FULL: Meaning(429, "refused"),
+    ErrorCode.RATE_LIMITED: Meaning(429, "refused"),
+    ErrorCode.CONCURRENCY_LIMITED: Meaning(429, "refused"),
     ErrorCode.BUS_DOWN: Meaning(503, "refused"),
     ErrorCode.STORE_DOWN: Meaning(503, "refused"),
     ErrorCode.DRAINING: Meaning(503, "refused"),
@@ -105,6 +112,7 @@ MEANINGS: Final[dict[ErrorCode, Meaning]] = {
     ErrorCode.UPSTREAM_LIMITED: Meaning(429, "failed"),
     ErrorCode.UPSTREAM_TIMEOUT: Meaning(504, "failed"),
     ErrorCode.UPSTREAM_CUT: Meaning(502, "failed"),
+    ErrorCode.UPSTREAM_CONTEXT: Meaning(400, "failed"),
     ErrorCode.TOOL_FAILED: Meaning(502, "failed"),
     ErrorCode.TOOL_UNKNOWN: Meaning(502, "failed"),
     ErrorCode.TOOL_ARGUMENTS: Meaning(502, "failed"),
@@ -125,6 +133,8 @@ MEANINGS: Final[dict[ErrorCode, Meaning]] = {
     ErrorCode.CONVERSATION_HELD: Meaning(409, "refused"),
     ErrorCode.MESSAGE_EXISTS: Meaning(409, "refused"),
     ErrorCode.KNOWLEDGE_UNKNOWN: Meaning(404, "refused"),
+    ErrorCode.KEY_UNKNOWN: Meaning(404, "refused"),
+    ErrorCode.TENANT_UNKNOWN: Meaning(404, "refused"),
     ErrorCode.TURN_BUDGET: Meaning(502, "failed"),
     ErrorCode.TURN_CANCELLED: Meaning(409, "cancelled"),
     ErrorCode.TURN_TIMEOUT: Meaning(504, "failed"),

@@ -17,6 +17,8 @@ IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 LAST_EVENT_ID: Final = "Last-Event-ID"
 IDEMPOTENCY_REPLAYED: Final = "Idempotency-Replayed"
 LOCATION: Final = "Location"
+PRIORITY: Final = "x-kitemesh-priority"
+MAX_WAIT: Final = "x-kitemesh-max-wait-s"
 ACCEL_BUFFERING: Final = "x-accel-buffering"
 
 

@@ -14,3 +14,6 @@ class Scope(StrEnum):
 
     ADMIN = "admin"
     """See the cluster, and manage keys, knowledge and dead letters."""
+
+    OPERATOR = "operator"
+    """Manage every tenant: what each may do, and its keys."""

@@ -68,6 +68,11 @@ def tool_jobs_of(turn: str, pool: str) -> str:
     return _join("tool", pool, "_", "0", turn).replace("._.0.", ".*.*.")
 
 
+def all_tool_jobs_of(turn: str) -> str:
+    """Wildcard over a turn's tool calls, in whatever queue they are."""
+    return _join("tool", "_", "_", "0", turn).replace("._._.0.", ".*.*.*.")
+
+
 def events_of(turn: str) -> str:
     """Wildcard over what was told of a turn."""
     return _join("event", "_", "_", turn).replace("._._.", ".*.*.")
@@ -157,6 +162,14 @@ def key_changed(key: str) -> str:
 
 
 KEY_ALL: Final = f"{ROOT}.ctl.key.*"
+
+
+def tenant_changed(tenant: str) -> str:
+    """Subject of the broadcast that something else is said of a tenant; `_default` stands for all of them."""
+    return _join("ctl", "tenant", tenant)
+
+
+TENANT_ALL: Final = f"{ROOT}.ctl.tenant.*"
 CATALOG_CHANGED: Final = f"{ROOT}.ctl.catalog.changed"
 
 
@@ -168,6 +181,9 @@ def beat(service: str, replica: str) -> str:
 def beats_of(service: str) -> str:
     """Wildcard over the signs of life of a service."""
     return _join("beat", service) + ".*"
+
+
+BEAT_ALL: Final = f"{ROOT}.beat.>"
 
 
 def dead(stream: str, turn: str) -> str:

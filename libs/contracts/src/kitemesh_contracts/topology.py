@@ -8,14 +8,17 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
+from kitemesh_contracts.commands import Priority
 from kitemesh_contracts.subjects import ROOT
 
 Retention = Literal["workqueue", "limits"]
 Storage = Literal["file", "memory"]
 Discard = Literal["old", "new"]
 
-PRIORITIES: Final = ("interactive",)
+PRIORITIES: Final[tuple[Priority, ...]] = ("interactive", "batch")
 """Priority tokens, most urgent first."""
+WEIGHTS: Final[dict[str, int]] = {"interactive": 8, "batch": 1}
+"""How the slots are shared out while every priority has work; what one leaves over the others get."""
 
 ORCHESTRATOR_ACK_WAIT_S: Final = 5.0
 WORKER_ACK_WAIT_S: Final = 6.0
@@ -99,9 +102,29 @@ def lane_consumer(pool: str, priority: str, lane: int) -> str:
     return f"{pool}-{priority}-{lane}"
 
 
-def lane_consumers(pool: str, lanes: int) -> list[str]:
-    """Name all the consumers of a pool, most urgent priority first."""
-    return [lane_consumer(pool, priority, lane) for priority in PRIORITIES for lane in range(lanes)]
+class Lane(NamedTuple):
+    """A consumer that shares its workers with others.
+
+    Attributes:
+        priority: Empty where there are none.
+        number: Among the lanes of its priority.
+        weight: Its share of the slots, against that of the others; see `WEIGHTS`.
+
+    """
+
+    consumer: str
+    priority: str = ""
+    number: int = 0
+    weight: int = 1
+
+
+def lane_consumers(pool: str, lanes: int) -> list[Lane]:
+    """List all the consumers of a pool, most urgent priority first."""
+    return [
+        Lane(lane_consumer(pool, priority, lane), priority, lane, WEIGHTS[priority])
+        for priority in PRIORITIES
+        for lane in range(lanes)
+    ]
 
 
 def _lanes(stream: str, kind: str, pools: Iterable[Pool]) -> tuple[ConsumerSpec, ...]:
