@@ -9,19 +9,19 @@ from kitemesh_cli import servers
 
 
 @contextmanager
-def running_nats(folder: Path) -> Iterator[str]:
-    """Yield the URL of a nats-server with JetStream."""
+def running_nats(folder: Path, *, more: str = "") -> Iterator[str]:
+    """Yield the URL of a nats-server with JetStream; `more` is configuration."""
     port = servers.free_port()
-    with _ended(servers.start_nats(folder / "data", port, folder / "log")) as process:
+    with _ended(servers.start_nats(folder / "data", port, folder / "log", more=more)) as process:
         servers.wait_listening(process, port, timeout_s=15, log=folder / "log")
         yield f"nats://{servers.LOOPBACK}:{port}"
 
 
 @contextmanager
-def running_mongod(folder: Path) -> Iterator[str]:
+def running_mongod(folder: Path, *flags: str) -> Iterator[str]:
     """Yield the URL of a mongod."""
     port = servers.free_port()
-    with _ended(servers.start_mongod(folder / "data", port, folder / "log")) as process:
+    with _ended(servers.start_mongod(folder / "data", port, folder / "log", *flags)) as process:
         servers.wait_listening(process, port, timeout_s=30, log=folder / "log")
         yield f"mongodb://{servers.LOOPBACK}:{port}/?directConnection=true"
 

@@ -198,8 +198,8 @@ async def test_a_permission_violation_is_logged_and_counted_and_costs_nothing_el
             await count.reach("permission")
             await bus._client.flush()
             assert bus.connected
-    [entry] = [entry for entry in logs if entry["event"] == "bus.error_reported"]
-    assert entry["error"] == 'Permissions Violation for Publish to "x"'
+    [entry] = [entry for entry in logs if entry["event"] == "bus.denied"]
+    assert (entry["what"], entry["subject"]) == ("publish", "x")
 
 
 async def test_a_listener_that_raises_is_logged_and_the_loop_lives_on(bus: NatsBus) -> None:

@@ -23,6 +23,6 @@ async def test_a_task_that_loses_its_cancellation_is_cancelled_again(monkeypatch
     task = asyncio.create_task(deaf_once())
     await begun.wait()
     async with asyncio.timeout(5):
-        await connection_nats._end([task])
+        await connection_nats.end([task])
     assert task.cancelled()
     assert lost == ["first"]

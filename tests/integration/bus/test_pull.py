@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
-from integration.bus.rig import OwnServer, jetstream, make_stream, until
+from integration.bus.rig import OwnServer, Stream, jetstream, make_stream, until
+from kitemesh_contracts.errors import Unavailable
 from kitemesh_runtime import pull_nats
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
@@ -62,6 +63,51 @@ async def test_no_credit_no_delivery_and_never_more_than_the_credit(bus: NatsBus
     assert (await stream.waiting())["num_ack_pending"] == 8
     assert (len(inbox.all), pull.credit) == (8, 0)
     await pull.stop()
+
+
+@pytest.mark.requirement("pull:credit-is-the-bound")
+async def test_credit_that_is_taken_back_is_gone_with_the_request_that_asked_for_it(
+    bus: NatsBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_nats, "EXPIRES_S", 0.5)
+    stream, inbox = await make_stream(bus), Inbox()
+    requests = watch_requests(bus)
+    pull = pull_nats.NatsPull(
+        bus._client,
+        bus._stop_barrier,
+        inbox_prefix="_INBOX",
+        stream=stream.name,
+        consumer=stream.consumer,
+        on_delivery=inbox,
+        heartbeat_s=0.2,
+    )
+    pull.set_credit(5)
+    await until(lambda: _waits(stream, 1))
+    pull.set_credit(1)
+    await stream.put(b"1")
+    delivery = await inbox.next()
+    # The old request may bring four more, and nothing is asked for as long as it stands.
+    assert (pull.credit, len(requests)) == (0, 1)
+    pull.set_credit(0)
+    await until(lambda: _waits(stream, 0))
+    await stream.put(b"2")
+    await bus.barrier()
+    assert inbox.all == [delivery]
+    assert await bus.waiting(stream.name, stream.consumer) == 1
+    pull.set_credit(1)
+    assert (await inbox.next()).pending == 0
+    assert await bus.waiting(stream.name, stream.consumer) == 0
+    await pull.stop()
+
+
+async def _waits(stream: Stream, count: int) -> bool:
+    return bool((await stream.waiting())["num_waiting"] == count)
+
+
+async def test_what_waits_for_a_consumer_that_is_not_there_cannot_be_told(bus: NatsBus) -> None:
+    stream = await make_stream(bus)
+    with pytest.raises(Unavailable):
+        await bus.waiting(stream.name, "nobody")
 
 
 async def test_a_hundred_messages_with_ten_slots_are_each_processed_once(bus: NatsBus) -> None:

@@ -64,9 +64,26 @@ async def test_a_new_pool_is_added_and_a_removed_one_is_mentioned_not_deleted(fr
     assert await apply(fresh, topology([Pool("gpu", lanes=2)]), replicas=1) == [
         "created consumer gpu-interactive-0 of stream KM_MODEL",
         "created consumer gpu-interactive-1 of stream KM_MODEL",
+        "created consumer gpu-batch-0 of stream KM_MODEL",
+        "created consumer gpu-batch-1 of stream KM_MODEL",
+        "left consumer default-batch-0 of stream KM_MODEL alone: the topology does not name it",
         "left consumer default-interactive-0 of stream KM_MODEL alone: the topology does not name it",
     ]
     await jetstream(fresh, "CONSUMER.INFO.KM_MODEL.default-interactive-0")
+
+
+async def test_a_priority_that_is_new_is_added_beside_the_queues_that_hold_work(fresh: NatsBus) -> None:
+    before = [
+        spec._replace(consumers=tuple(each for each in spec.consumers if "-batch-" not in each.name))
+        for spec in topology()
+    ]
+    await apply(fresh, before, replicas=1)
+    await fresh.send("km.v1.model.default.interactive.0.t", b"x", msg_id="1")
+    assert await apply(fresh, topology(), replicas=1) == [
+        "created consumer default-batch-0 of stream KM_MODEL",
+        "created consumer default-batch-0 of stream KM_TOOL",
+    ]
+    assert await fresh.waiting("KM_MODEL", "default-interactive-0") == 1
 
 
 @pytest.mark.requirement("bootstrap:drift-is-refused")

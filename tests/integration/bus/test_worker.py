@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from integration.bus.rig import Stream, make_stream, until
+from integration.bus.rig import Stream, jetstream, make_stream, until
 from kitemesh_contracts.errors import Bug, ContractViolation, ErrorCode, Unavailable
+from kitemesh_contracts.topology import Lane
 from kitemesh_runtime import worker as worker_module
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.bus_nats import NatsBus
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.slots import WAITING_PER_SLOT, split
+from kitemesh_runtime.slots import WAITING_PER_SLOT
 from kitemesh_runtime.worker import Done, Leave, Outcome, Reject, Retry, Worker
 
 
@@ -63,14 +64,6 @@ def emptied(stream: Stream) -> Callable[[], Awaitable[bool]]:
         return await messages(stream) == 0
 
     return empty
-
-
-@pytest.mark.parametrize(
-    ("slots", "consumers", "shares"),
-    [(10, 1, [10]), (10, 3, [4, 3, 3]), (3, 3, [1, 1, 1]), (1, 3, [1, 1, 1]), (0, 2, [1, 1])],
-)
-def test_slots_are_split_evenly_and_no_consumer_starves(slots: int, consumers: int, shares: list[int]) -> None:
-    assert split(slots, consumers) == shares
 
 
 async def test_what_is_done_leaves_the_queue_and_each_message_is_handled_once(bus: NatsBus) -> None:
@@ -582,6 +575,161 @@ async def test_several_consumers_are_pulled_at_once(bus: NatsBus) -> None:
     await worker.drain(1)
     await running
     assert seen == {b"%d" % n: 2 for n in range(10)}
+
+
+async def make_lanes(bus: NatsBus, *lanes: Lane) -> Stream:
+    """Make a stream with a consumer for each lane, over the subjects that end in its name and a number."""
+    stream = await make_stream(bus)
+    await stream.delete_consumer()
+    for lane in lanes:
+        config = {
+            "durable_name": lane.consumer,
+            "ack_policy": "explicit",
+            "filter_subject": f"{stream.name}.{lane.consumer}.*",
+        }
+        question = f"CONSUMER.CREATE.{stream.name}.{lane.consumer}.{config['filter_subject']}"
+        await jetstream(bus, question, {"stream_name": stream.name, "config": config})
+    return stream
+
+
+LANES = (Lane("urgent", "interactive", 0, 8), Lane("later", "batch", 0, 1))
+
+
+@pytest.mark.requirement("fair:weights-hold-under-saturation")
+async def test_a_flood_of_one_priority_neither_holds_up_the_other_nor_leaves_a_slot_idle(bus: NatsBus) -> None:
+    stream = await make_lanes(bus, *LANES)
+    order: list[str] = []
+    go_on, running = asyncio.Event(), 0
+    most = 0
+
+    async def handler(delivery: Delivery) -> Outcome:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await go_on.wait()
+        await bus.barrier()
+        running -= 1
+        order.append(delivery.subject.split(".")[1])
+        return Done()
+
+    outcomes = Outcomes()
+    worker = Worker(bus, stream.name, LANES, 4, handler, name="w", pool="p", observe=outcomes)
+    working = asyncio.create_task(worker.run())
+    await stream.put(*(b"later.%d" % n for n in range(200)))
+    await until_in_flight(bus, worker, 4)
+    await stream.put(*(b"urgent.%d" % n for n in range(40)))
+    # The urgent ones are asked for one by one while no slot is free.
+    await until_in_flight(bus, worker, 5)
+    go_on.set()
+    await outcomes.reach("done", 240)
+    first = order[: order.index("urgent") + 45]
+    assert first.count("urgent") >= 34
+    assert most == 4
+    assert [(queue.priority, queue.waiting, queue.done) for queue in worker.queues()] == [
+        ("interactive", 0, 40),
+        ("batch", 0, 200),
+    ]
+    await worker.drain(1)
+    await working
+
+
+async def test_a_worker_without_a_free_slot_asks_what_waits_in_its_queues(
+    bus: NatsBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "BEAT_EVERY_S", 0.05)
+    stream = await make_lanes(bus, *LANES)
+    go_on = asyncio.Event()
+    ask, errors = bus.waiting, iter((Unavailable(ErrorCode.BUS_DOWN, "away"), Bug("it may not ask")))
+
+    async def waiting(stream: str, consumer: str) -> int:
+        if error := next(errors, None):
+            raise error
+        return await ask(stream, consumer)
+
+    monkeypatch.setattr(bus, "waiting", waiting)
+
+    async def handler(_delivery: Delivery) -> Outcome:
+        await go_on.wait()
+        return Done()
+
+    outcomes = Outcomes()
+    worker = Worker(bus, stream.name, LANES, 1, handler, name="w", pool="p", observe=outcomes)
+    working = asyncio.create_task(worker.run())
+    await stream.put(b"urgent.0")
+    await until_in_flight(bus, worker, 1)
+    await stream.put(*(b"urgent.%d" % n for n in range(1, 8)))
+
+    async def told() -> bool:
+        await bus.barrier()
+        # What a request of before still brings waits here.
+        return worker.queues()[0].waiting + worker.in_flight == 8 and worker.queues()[0].waiting > 0
+
+    await until(told)
+    assert worker.queues()[0].pool == "p"
+    go_on.set()
+    await outcomes.reach("done", 8)
+    assert worker.queues()[0].waiting == 0
+    await worker.drain(1)
+    await working
+
+
+async def test_what_waits_for_a_slot_is_handed_back_when_the_worker_stops(bus: NatsBus) -> None:
+    stream = await make_lanes(bus, *LANES)
+
+    async def stuck(_delivery: Delivery) -> Outcome:
+        await asyncio.Event().wait()
+        return Done()
+
+    outcomes = Outcomes()
+    worker = Worker(bus, stream.name, LANES, 1, stuck, name="w", observe=outcomes)
+    working = asyncio.create_task(worker.run())
+    await stream.put(b"later.1")
+    await until_in_flight(bus, worker, 1)
+    await stream.put(b"urgent.1")
+    await until_in_flight(bus, worker, 2)
+    assert (worker.slots, len(worker.queues())) == (1, 2)
+    async with asyncio.timeout(5):
+        await worker.drain(0)
+        await working
+    assert outcomes.counts == {"released": 2}
+    # Nobody is to think that it has a slot for them.
+    assert (worker.slots, worker.queues()) == (0, [])
+
+
+@pytest.mark.parametrize("found_by", ["the heartbeat", "the next free slot"])
+async def test_what_waited_for_a_slot_while_the_process_stood_still_is_left_to_whoever_has_it_now(
+    bus: NatsBus, found_by: str
+) -> None:
+    stream = await make_lanes(bus, *LANES)
+    go_on, handled = asyncio.Event(), []
+
+    async def handler(delivery: Delivery) -> Outcome:
+        handled.append((delivery.subject.split(".")[1], delivery.deliveries))
+        await go_on.wait()
+        return Done()
+
+    outcomes = Outcomes()
+    beat_s = 0.1 if found_by == "the heartbeat" else 60.0
+    worker = Worker(bus, stream.name, LANES, 1, handler, name="w", heartbeat_s=beat_s, observe=outcomes)
+    working = asyncio.create_task(worker.run())
+    await stream.put(b"later.1")
+    await until_in_flight(bus, worker, 1)
+    await stream.put(b"urgent.1")
+    await until_in_flight(bus, worker, 2)
+    worker._beaten_s = time.monotonic() - worker_module.STANDSTILL_S
+    if found_by == "the next free slot":
+        go_on.set()
+    await outcomes.reach("left", 1)
+    go_on.set()
+    await outcomes.reach("done", 1)
+    assert handled == [("later", 1)]
+    assert worker.in_flight == 0
+    # It has not lost its slot with it.
+    worker._beaten_s = time.monotonic()
+    await stream.put(b"later.2")
+    await outcomes.reach("done", 2)
+    await worker.drain(1)
+    await working
 
 
 async def test_a_failure_of_its_own_machinery_ends_the_worker_loudly(bus: NatsBus) -> None:

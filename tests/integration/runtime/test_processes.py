@@ -1,6 +1,7 @@
 """A service as a process: settings that are wrong, readiness, health, metrics, stopping."""
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -9,9 +10,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -30,6 +31,55 @@ def run(module: str, *words: str, **environ: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**clean(), **environ}, timeout=60)
 
 
+class Told(NamedTuple):
+    """What a service says that ends before it serves."""
+
+    returncode: object
+    stdout: str
+    stderr: str
+
+
+Begin = Callable[..., Told]
+
+
+@pytest.fixture
+def begin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Begin:
+    """Begin to be a service in this process: most of what one of its own takes is to be started."""
+
+    def call(module: str, *words: str, **environ: str) -> Told:
+        for name in os.environ.keys() - clean().keys():
+            monkeypatch.delenv(name)
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"kitemesh_{module}.__main__").main()
+        printed = capsys.readouterr()
+        return Told(ended.value.code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture(scope="module", autouse=True)
+def busless(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Popen[bytes]"]:
+    """A service that looks for a bus where there is none; it takes its time while the other tests run."""
+    folder = tmp_path_factory.mktemp("busless")
+    (folder / "catalog.yaml").write_text(CATALOG)
+    environ = {
+        "KITEMESH_NATS_URL": f"nats://{LOOPBACK}:{free_port()}",
+        "KITEMESH_CATALOG": str(folder / "catalog.yaml"),
+        "KITEMESH_HEALTH_PORT": "0",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kitemesh_tool_executor"], stdout=subprocess.PIPE, env={**clean(), **environ}
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.requirement("settings:secrets-are-masked")
 @pytest.mark.parametrize("module", MODULES)
 def test_it_prints_its_effective_settings_and_masks_secrets(module: str, tmp_path: Path) -> None:
@@ -44,8 +94,8 @@ def test_it_prints_its_effective_settings_and_masks_secrets(module: str, tmp_pat
 
 @pytest.mark.requirement("settings:all-problems-at-once")
 @pytest.mark.parametrize("module", MODULES)
-def test_every_wrong_setting_is_told_at_once_with_its_own_exit_code(module: str) -> None:
-    done = run(
+def test_every_wrong_setting_is_told_at_once_with_its_own_exit_code(module: str, begin: Begin) -> None:
+    done = begin(
         module, KITEMESH_DRAIN_S="soon", KITEMESH_LOG_LEVEL="loud", KITEMESH_TYPO="1", KITEMESH_KEY_PEPPER="p" * 32
     )
     assert done.returncode == 78
@@ -57,17 +107,17 @@ def test_every_wrong_setting_is_told_at_once_with_its_own_exit_code(module: str)
 @pytest.mark.parametrize("words", [(), ("--check",)])
 @pytest.mark.parametrize("module", MODULES)
 def test_a_catalog_that_is_missing_or_wrong_is_told_in_a_sentence_with_the_exit_code_of_settings(
-    module: str, words: tuple[str, ...], tmp_path: Path
+    module: str, words: tuple[str, ...], begin: Begin, tmp_path: Path
 ) -> None:
     path = tmp_path / "catalog.yaml"
     told = {"KITEMESH_CATALOG": str(path), "KITEMESH_KEY_PEPPER": "p" * 32}
-    absent = run(module, *words, **told)
+    absent = begin(module, *words, **told)
     name = f"kitemesh-{module.replace('_', '-')}"
     assert absent.returncode == 78
     assert absent.stderr == f"{name}: {path} does not exist; KITEMESH_CATALOG names the catalog\n"
     assert "service.died" not in absent.stdout
     path.write_text("{providers: {}, models: {a: {provider: p}}, extra: 1}")
-    wrong = run(module, *words, **told)
+    wrong = begin(module, *words, **told)
     assert wrong.returncode == 78
     assert [line.partition(f"{path}: ")[2].partition(":")[0] for line in wrong.stderr.splitlines()] == [
         "extra",
@@ -90,10 +140,10 @@ def test_a_pool_that_the_catalog_lacks_is_told_in_a_sentence(tmp_path: Path, nat
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_it_says_what_it_is_and_which_version(module: str) -> None:
+def test_it_says_what_it_is_and_which_version(module: str, begin: Begin) -> None:
     name = f"kitemesh-{module.replace('_', '-')}"
-    assert run(module, "--version").stdout.startswith(f"{name} ")
-    assert run(module, "--help").stdout.startswith(f"usage: {name} ")
+    assert begin(module, "--version").stdout.startswith(f"{name} ")
+    assert begin(module, "--help").stdout.startswith(f"usage: {name} ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -106,20 +156,6 @@ def test_it_stops_in_order_when_its_terminal_closes_as_when_it_is_asked_to(
     events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
     assert events[-1] == "service.stopped"
     assert "service.stop_requested" in events
-
-
-def test_without_a_bus_it_says_so_and_ends(tmp_path: Path) -> None:
-    (tmp_path / "catalog.yaml").write_text(CATALOG)
-    nobody = f"nats://{LOOPBACK}:{free_port()}"
-    done = run(
-        "tool_executor",
-        KITEMESH_NATS_URL=nobody,
-        KITEMESH_CATALOG=str(tmp_path / "catalog.yaml"),
-        KITEMESH_HEALTH_PORT="0",
-    )
-    assert done.returncode == 1
-    last = json.loads([line for line in done.stdout.splitlines() if "service.died" in line][-1])
-    assert "The message bus cannot be reached" in last["exception"]
 
 
 def ask(port: int, path: str) -> tuple[int, bytes]:
@@ -178,3 +214,10 @@ def test_a_store_that_is_down_is_seen_in_health_and_takes_no_replica_out(
     assert b"process_resident_memory_bytes" in metrics
     process.terminate()
     assert process.wait(20) == 0
+
+
+def test_without_a_bus_it_says_so_and_ends(busless: "subprocess.Popen[bytes]") -> None:
+    printed, _ = busless.communicate(timeout=60)
+    assert busless.returncode == 1
+    last = json.loads([line for line in printed.splitlines() if b"service.died" in line][-1])
+    assert "The message bus cannot be reached" in last["exception"]

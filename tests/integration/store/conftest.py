@@ -16,12 +16,20 @@ from kitemesh_runtime.stores_memory import memory_stores
 from kitemesh_runtime.stores_mongo import open_stores
 
 _DATES = {
+    "budgets": (
+        *("requests.at", "tokens.at"),
+        *(f"gateways.{name}.{field}" for name in ("one", "two", "three") for field in ("at", "until")),
+    ),
     "conversations": ("active_until", "clear_at"),
     "claims": ("until",),
-    "turns": ("touched_at", "updated_at", "look_at"),
+    "turns": ("touched_at", "updated_at", "look_at", "stored_at"),
+    "usage": ("upto",),
+    "usage_marks": ("upto", "until"),
     "holds": ("created_at", "expires_at", "due_at"),
     "ledger": ("dispatched_at",),
     "audit": ("at",),
+    "keys": ("changed_at",),
+    "tenants": ("changed_at",),
 }
 
 
@@ -61,14 +69,13 @@ async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
                     dated = {field: {"$type": "date"}}
                     call = database.collection(collection).update_many(dated, [{"$set": {field: earlier}}])
                     await database.run(call)
-            conversations = database.collection("conversations")
-            for inserted in await database.run(
-                conversations.find({"created_at": {"$type": "timestamp"}}).to_list(None)
-            ):
-                moment = inserted["created_at"]
-                earlier_by_seconds = Timestamp(moment.time - math.ceil(seconds), moment.inc)
-                change = {"$set": {"created_at": earlier_by_seconds}}
-                await database.run(conversations.update_one({"_id": inserted["_id"]}, change))
+            for name, field in (("conversations", "created_at"), ("turns", "stored_at")):
+                stamped = database.collection(name)
+                for inserted in await database.run(stamped.find({field: {"$type": "timestamp"}}).to_list(None)):
+                    moment = inserted[field]
+                    earlier_by_seconds = Timestamp(moment.time - math.ceil(seconds), moment.inc)
+                    change = {"$set": {field: earlier_by_seconds}}
+                    await database.run(stamped.update_one({"_id": inserted["_id"]}, change))
 
         async with open_stores(database) as stores:
             yield Backend(stores, shift)

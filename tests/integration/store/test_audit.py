@@ -72,3 +72,21 @@ async def test_another_tenants_audit_is_as_if_it_did_not_exist(stores: Stores, t
     with pytest.raises(Bug):
         await stores.audit.append(other, _row(tenant))
     assert await stores.audit.about(tenant, "hold") == before
+
+
+async def test_deeds_are_paged_newest_first_of_one_tenant_alone(backend: Backend, tenant: str, other: str) -> None:
+    audit = backend.stores.audit
+    for n in range(4):
+        row = replace(_row(tenant, f"{n}", subject="hold" if n else "key"), values='{"name": "x"}')
+        await audit.append(tenant, row)
+        # Two of a time: these are in the order of their names.
+        if n % 2:
+            await backend.age(60)
+    await audit.append(other, _row(other, "foreign"))
+    first = await audit.page(tenant, subject=None, before=None, limit=3)
+    rest = await audit.page(tenant, subject=None, before=first[-1].id, limit=3)
+    assert [row.id for row in (*first, *rest)] == [f"{tenant}-{n}" for n in (3, 2, 1, 0)]
+    assert {row.values for row in first} == {'{"name": "x"}'}
+    assert [row.id for row in await audit.page(tenant, subject="key", before=None, limit=3)] == [f"{tenant}-0"]
+    assert await audit.page(tenant, subject=None, before="unknown", limit=3) == []
+    assert await audit.page(tenant, subject=None, before=f"{other}-foreign", limit=3) == []

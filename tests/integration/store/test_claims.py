@@ -126,18 +126,20 @@ async def test_the_claim_of_an_idempotency_key_carries_the_date_of_its_end(datab
         for kind in ("idem-chat", "message"):
             await stores.claims.claim(tenant, kind, "k", f"{tenant}-one")
         first = await kept("idem-chat")
-        assert first["expires_at"] - first["claimed_at"] == timedelta(days=1)
-        assert "expires_at" not in await kept("message")
-        for field in ("until", "expires_at"):
+        assert first["kept_until"] - first["claimed_at"] == timedelta(days=1)
+        message = await kept("message")
+        assert message["kept_until"] - message["claimed_at"] == timedelta(days=30)
+        for field in ("until", "kept_until"):
             passed = [{"$set": {field: {"$subtract": [f"${field}", 60_000]}}}]
             dated = {"tenant": tenant, field: {"$type": "date"}}
             await database.run(database.collection("claims").update_many(dated, passed))
         for kind in ("idem-chat", "message"):
             assert (await stores.claims.claim(tenant, kind, "k", "two")).won is True
         taken_over = await kept("idem-chat")
-        assert taken_over["expires_at"] - taken_over["until"] == timedelta(days=1, seconds=-4)
-        assert taken_over["expires_at"] >= first["expires_at"]
-        assert "expires_at" not in await kept("message")
+        assert taken_over["kept_until"] - taken_over["until"] == timedelta(days=1, seconds=-4)
+        assert taken_over["kept_until"] >= first["kept_until"]
+        message = await kept("message")
+        assert message["kept_until"] - message["until"] == timedelta(days=30, seconds=-30)
 
 
 async def test_a_dropped_claim_is_free_again(stores: Stores, tenant: str) -> None:

@@ -1,6 +1,8 @@
 """What was deleted stays so, whoever comes late: on the twin and on both drivers."""
 
 import asyncio
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from kitemesh_contracts.content import (
 from kitemesh_contracts.errors import Conflict, ErrorCode
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.execution_stores import HeldCall, Hold, Job, LiveTurn, Verdict
-from kitemesh_runtime.indexes_mongo import Retention, indexes
+from kitemesh_runtime.indexes_mongo import indexes
 from kitemesh_runtime.stores import Buried, Erased, Seat, Stores, TurnRecord, Waiting
 from kitemesh_runtime.stores_mongo import open_stores
 
@@ -285,9 +287,17 @@ async def test_what_is_left_is_nothing_but_a_name_and_goes_in_an_hour(
         await stores.holds.erase(tenant, conversation=conversation)
     for collection, name in (("turns", turn), ("turns", "two"), ("holds", hold)):
         left = await database.run(database.collection(collection).find_one({"_id": name}))
-        assert left.keys() <= {"_id", "tenant", "deleted", "deleted_at", "by"}
+        assert left.keys() <= {"_id", "tenant", "deleted", "kept_until", "by", "stored_at", "bill"}
+        assert left.get("bill", {}).keys() <= {"key", "model", "outcome", "usage"}
+        assert_goes_in_an_hour(left)
     left = await database.run(database.collection("conversations").find_one({"tenant": tenant}))
     assert "secret" not in str(left)
     assert (left["_id"], left["agent"], left["waiting"]) == (f"{tenant}:{conversation}", None, [])
-    hours = {spec.collection: spec.ttl_s for spec in indexes(Retention()) if spec.keys == (("deleted_at", 1),)}
-    assert hours == dict.fromkeys(("turns", "holds", "conversations"), 3600)
+    assert_goes_in_an_hour(left)
+    kept = {spec.collection: spec.ttl_s for spec in indexes() if spec.keys == (("kept_until", 1),)}
+    assert {kept[name] for name in ("turns", "holds", "conversations")} == {0}
+
+
+def assert_goes_in_an_hour(document: dict[str, Any]) -> None:
+    left_s = (document["kept_until"] - datetime.now(UTC)).total_seconds()
+    assert left_s == pytest.approx(3600, abs=60)

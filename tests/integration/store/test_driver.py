@@ -43,7 +43,7 @@ class Noted:
     def mark_up(self) -> None:
         self.is_up = True
 
-    def mark_down(self, reason: str) -> None:
+    def mark_down(self, reason: str, *, began_s: float | None = None) -> None:
         self.is_up, self.reason = False, reason
 
 

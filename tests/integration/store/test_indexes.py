@@ -1,6 +1,8 @@
 """The indexes, on both drivers."""
 
+import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, HoldStatus, LedgerRow, LiveStatus, LiveTurn
 from kitemesh_runtime.hold_updates_mongo import due as holds_due
 from kitemesh_runtime.hold_updates_mongo import page as holds_page
-from kitemesh_runtime.indexes_mongo import Retention, ensure_indexes, indexes
+from kitemesh_runtime.indexes_mongo import OBSOLETE, ensure_indexes, indexes
 from kitemesh_runtime.live_turns_mongo import idle, listed
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_mongo import open_stores
@@ -41,18 +43,27 @@ async def _explain(database: Database, command: Mapping[str, Any]) -> tuple[Mapp
 async def test_all_are_created_once(database: Database) -> None:
     await database.command({"dropDatabase": 1})
     done = await ensure_indexes(database)
-    assert len(done) == len(indexes(Retention()))
+    assert len(done) == len(indexes())
     assert await ensure_indexes(database) == []
 
 
-async def test_a_changed_retention_is_changed_in_place(database: Database) -> None:
-    await ensure_indexes(database)
-    done = await ensure_indexes(database, Retention(turns_days=7, conversations_days=8))
-    assert len(done) == 2
-    for name, field, days in (("turns", "stored_at", 7), ("conversations", "updated_at", 8)):
-        found = await database.run(database.collection(name).index_information())
-        assert found[f"retention_{field}"]["expireAfterSeconds"] == days * 24 * 3600
-    assert len(await ensure_indexes(database)) == 2
+@pytest.mark.requirement("retention:one-date")
+async def test_what_is_kept_goes_by_one_index_of_its_collection_and_the_old_ones_are_dropped(
+    database: Database,
+) -> None:
+    await database.command({"dropDatabase": 1})
+    for collection, name in OBSOLETE:
+        old = database.collection(collection).create_index(
+            [(name.removeprefix("retention_"), ASCENDING)], name=name, expireAfterSeconds=86_400
+        )
+        await database.run(old)
+    done = await ensure_indexes(database)
+    assert {f"dropped index {collection}.{name}" for collection, name in OBSOLETE} <= set(done)
+    assert await ensure_indexes(database) == []
+    for collection in {collection for collection, _ in OBSOLETE}:
+        found = await database.run(database.collection(collection).index_information())
+        assert [name for name, index in found.items() if "expireAfterSeconds" in index] == ["retention_kept_until"]
+        assert found["retention_kept_until"]["expireAfterSeconds"] == 0
 
 
 async def test_an_index_of_that_name_over_something_else_is_refused(database: Database) -> None:
@@ -81,8 +92,6 @@ async def test_a_sweep_looks_only_at_locks_that_may_have_run_out(database: Datab
 
 async def test_nothing_that_waits_or_runs_goes_by_retention(database: Database, tenant: str) -> None:
     await ensure_indexes(database)
-    retained = [spec for spec in indexes(Retention()) if spec.ttl_s and spec.keys[0][0] != "deleted_at"]
-    dates = {spec.collection: spec.keys[0][0] for spec in retained}
     async with open_stores(database) as stores:
         await stores.live_turns.insert(tenant, _turn(tenant, "live"))
         await stores.holds.open(tenant, _hold(tenant, "open"), expires_after_s=60)
@@ -105,11 +114,11 @@ async def test_nothing_that_waits_or_runs_goes_by_retention(database: Database, 
         )
         await stores.ledger.dispatch(tenant, call)
     for name in ("turns", "holds", "ledger", "audit"):
-        dated = {"tenant": tenant, dates[name]: {"$type": "date"}}
-        documents = await database.run(database.collection(name).find(dated, {"_id": 1}).to_list(None))
+        dated = {"tenant": tenant, "kept_until": {"$type": "date"}}
+        documents = await database.run(database.collection(name).find(dated, {"kept_until": 1}).to_list(None))
         assert [document["_id"] for document in documents] == [f"{tenant}-ended"]
-    days = {spec.collection: (spec.ttl_s or 0) // 86400 for spec in retained}
-    assert [days[name] for name in ("turns", "holds", "ledger", "audit")] == [30, 30, 400, 400]
+        days = (documents[0]["kept_until"] - datetime.now(UTC)).total_seconds() / 86_400
+        assert days == pytest.approx(400 if name in ("ledger", "audit") else 30, abs=0.01)
 
 
 async def test_what_is_due_is_found_without_looking_at_what_only_waits(database: Database, tenant: str) -> None:
@@ -175,13 +184,10 @@ async def test_a_page_of_turns_reads_little_more_than_it_returns(database: Datab
 async def test_a_database_from_before_gets_what_is_new_and_keeps_what_it_had(database: Database) -> None:
     await database.command({"dropDatabase": 1})
     await ensure_indexes(database)
-    new = (("turns", "by_status"), ("claims", "retention_expires_at"))
+    new = (("turns", "by_status"), ("claims", "retention_kept_until"))
     for collection, name in new:
         await database.run(database.collection(collection).drop_index(name))
     assert await ensure_indexes(database) == [f"created index {collection}.{name}" for collection, name in new]
-    claims = await database.run(database.collection("claims").index_information())
-    assert claims["retention_expires_at"]["expireAfterSeconds"] == 0
-    assert claims["retention_claimed_at"]["expireAfterSeconds"] == 30 * 24 * 3600
 
 
 async def test_holds_are_counted_and_paged_by_their_indexes(database: Database, tenant: str) -> None:
@@ -211,7 +217,7 @@ async def test_holds_are_counted_and_paged_by_their_indexes(database: Database, 
 
 async def test_a_document_may_name_a_language_that_no_index_over_text_knows(database: Database, tenant: str) -> None:
     await ensure_indexes(database)
-    words = [spec for spec in indexes(Retention()) if any(kind == TEXT for _, kind in spec.keys)]
+    words = [spec for spec in indexes() if any(kind == TEXT for _, kind in spec.keys)]
     assert words
     for spec in words:
         document = {"_id": f"{tenant}-odd", "tenant": tenant, "language": "klingon", "text": "Qapla'"}
@@ -225,7 +231,19 @@ async def test_an_index_over_other_texts_or_of_another_language_is_refused(
     database: Database, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     await ensure_indexes(database)
-    (spec,) = [each for each in indexes(Retention()) if each.collection == "passages" and each.name == "by_words"]
-    monkeypatch.setattr(indexes_mongo, "indexes", lambda _: (spec._replace(**changes),))
+    (spec,) = [each for each in indexes() if each.collection == "passages" and each.name == "by_words"]
+    monkeypatch.setattr(indexes_mongo, "indexes", lambda: (spec._replace(**changes),))
     with pytest.raises(Conflict, match=r"passages\.by_words"):
         await ensure_indexes(database)
+
+
+async def test_several_may_bootstrap_at_the_same_time_what_an_earlier_release_left(database: Database) -> None:
+    for collection in {collection for collection, _ in OBSOLETE}:
+        await database.run(database.collection(collection).drop_indexes())
+    for collection, name in OBSOLETE:
+        await database.run(database.collection(collection).create_index([(name, 1)], name=name))
+    done = await asyncio.gather(*(ensure_indexes(database) for _ in range(3)))
+    assert {f"dropped index {collection}.{name}" for collection, name in OBSOLETE} <= {
+        line for each in done for line in each
+    }
+    assert await ensure_indexes(database) == []

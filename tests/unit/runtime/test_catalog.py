@@ -1,5 +1,6 @@
 """The catalog: every mistake at once, what a request's `model` leads to, and a file that changes while it serves."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ import pytest
 import yaml
 
 from kitemesh_contracts.commands import Route
-from kitemesh_contracts.errors import BadRequest, NotFound
+from kitemesh_contracts.errors import BadRequest, ErrorCode, NotFound, Unavailable
 from kitemesh_contracts.topology import Pool
-from kitemesh_runtime.catalog import CatalogError, Secret, parse
-from kitemesh_runtime.catalog_file import CatalogHandle, read
+from kitemesh_runtime import catalog_file
+from kitemesh_runtime.catalog import Catalog, CatalogError, Secret, parse
+from kitemesh_runtime.catalog_file import CatalogHandle, WatchedFile, read
+from kitemesh_runtime.catalog_text import Lines
+from kitemesh_runtime.metrics import REGISTRY
 
 GROUP = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -163,6 +167,8 @@ def test_references_are_checked_although_other_parts_are_wrong() -> None:
         ("", "own.yaml is empty"),
         ("a: [\n", "own.yaml:2: not YAML"),
         ("a: \x00", "own.yaml: not YAML: special characters"),
+        ("a: !!bool x", "own.yaml: not YAML: a value does not fit its tag"),
+        ("a: !!timestamp x", "own.yaml: not YAML: a value does not fit its tag"),
         ("7", "own.yaml: must be a mapping"),
         ("{providers: {}, models: {}, x: 1}", "own.yaml: x: no such field"),
     ],
@@ -173,7 +179,10 @@ def test_a_mistake_in_a_file_is_told_with_the_file(text: str, said: str) -> None
     assert caught.value.sentences()[0].startswith(said)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "7", "a: [", "a: *x", "!!python/object/apply:os.system [true]", "a: \x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "7", "a: [", "a: *x", "!!python/object/apply:os.system [true]", "a: \x00", "a: 2024-13-45", "[" * 1500],
+)
 def test_what_is_no_catalog_is_refused_in_words(text: str) -> None:
     with pytest.raises(CatalogError) as caught:
         parse(text)
@@ -218,23 +227,150 @@ def edit(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
+def refused() -> float:
+    value = REGISTRY.get_sample_value("kitemesh_catalog_refused")
+    assert value is not None
+    return value
+
+
 @pytest.mark.requirement("catalog:reload")
-def test_a_changed_file_serves_and_a_bad_one_does_not(edit: Callable[[str], Path]) -> None:
+async def test_a_changed_file_serves_and_a_bad_one_does_not(edit: Callable[[str], Path]) -> None:
     path = edit(catalog())
     handle = CatalogHandle(path)
     heard: list[int] = []
     handle.on_change(lambda new: heard.append(len(new.models)))
     edit(catalog(models={"a": {"provider": "p"}, "b": {"provider": "p"}}))
-    handle.reload_if_changed()
-    assert (heard, len(handle.current.models)) == ([2], 2)
+    await handle.reload()
+    assert (heard, len(handle.current.models), refused()) == ([2], 2, 0)
     edit("models: [")
-    handle.reload_if_changed()
+    await handle.reload()
+    assert refused() == 1
     path.unlink()
-    handle.reload_if_changed()
-    assert (heard, len(handle.current.models)) == ([2], 2)
+    await handle.reload()
+    assert (heard, len(handle.current.models), refused()) == ([2], 2, 1)
     edit(catalog())
-    handle.reload_if_changed()
-    assert (heard, len(handle.current.models)) == ([2, 3], 3)
+    await handle.reload()
+    assert (heard, len(handle.current.models), refused()) == ([2, 3], 3, 0)
+
+
+@pytest.mark.requirement("catalog:reload")
+async def test_a_file_that_says_the_same_as_before_changes_nothing(edit: Callable[[str], Path]) -> None:
+    handle = CatalogHandle(edit(catalog()))
+    heard: list[int] = []
+    handle.on_change(lambda new: heard.append(len(new.models)))
+    assert handle.current.specs == {}
+    edit("# a comment\n" + catalog())
+    await handle.reload()
+    assert heard == []
+
+
+@pytest.mark.requirement("catalog:pools-have-queues")
+async def test_other_pools_serve_once_they_have_queues(
+    edit: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_file, "POLL_S", 0.001)
+    handle = CatalogHandle(edit(catalog()))
+    serves: asyncio.Queue[list[str]] = asyncio.Queue()
+    handle.on_change(lambda new: serves.put_nowait(sorted(new.pools.model)))
+    asked: list[list[str]] = []
+    answers: list[list[str] | Unavailable] = [
+        [],
+        ["pools.model.fast: it has no queues"],
+        Unavailable(ErrorCode.BUS_DOWN, "the bus is away"),
+        ["pools.model.fast: it has no queues"],
+        [],
+    ]
+
+    async def object_to(offered: Catalog) -> list[str]:
+        asked.append(sorted(offered.pools.model))
+        answer = answers.pop(0)
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+    handle.object_by(object_to)
+    await handle.reload()
+    edit(catalog(models={"a": {"provider": "p"}, "b": {"provider": "p"}}))
+    await handle.reload()
+    assert asked == [["default"]], "the same pools are not asked for again"
+    edit(catalog(pools={"model": {"default": {}, "fast": {}}}))
+    await handle.reload()
+    assert (sorted(handle.current.pools.model), refused()) == (["default"], 1)
+    serves.get_nowait()
+    watching = asyncio.create_task(handle.watch())
+    async with asyncio.timeout(5):
+        assert await serves.get() == ["default", "fast"]
+    watching.cancel()
+    assert (answers, refused()) == ([], 0)
+
+
+async def test_a_file_is_read_when_it_has_stopped_changing(
+    edit: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = WatchedFile(edit(catalog()))
+    writes = iter([catalog(default_model="a"), catalog(default_model="b")])
+    waits = 0
+
+    async def write_on(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        text = next(writes, None)
+        if text is not None:
+            edit(text)
+
+    monkeypatch.setattr(asyncio, "sleep", write_on)
+    await file.settle()
+    assert waits == 3
+
+
+@pytest.mark.requirement("catalog:all-mistakes-at-once")
+def test_a_name_that_is_there_twice_is_a_mistake_with_its_lines() -> None:
+    text = (
+        "providers: {p: {kind: scripted}}\n"
+        "models:\n  a: &it {provider: p}\n  b: *it\n  a: {provider: p}\n"
+        "agents:\n  x: {model: a}\n"
+        "agents:\n  y: {model: nobody, model: a}\n"
+    )
+    with pytest.raises(CatalogError) as caught:
+        parse(text)
+    assert caught.value.problems == [
+        "models.a: is there twice, in lines 3 and 5",
+        "agents: is there twice, in lines 6 and 8",
+        "agents.y.model: is there twice, in lines 9 and 9",
+    ]
+
+
+def test_what_a_merge_overrides_is_not_there_twice() -> None:
+    text = "providers: {p: {kind: scripted}}\nmodels:\n  a: &it {provider: p, pool: x}\n  b: {<<: *it, pool: default}\n"
+    with pytest.raises(CatalogError) as caught:
+        parse(text)
+    assert caught.value.problems == ["models.a: no model pool 'x'"]
+
+
+@pytest.mark.requirement("catalog:all-mistakes-at-once")
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        ("models.gpt-4.1: no provider 'x'", 3),
+        ("models.gpt-4.1.can.1: must be one of tools", 4),
+        ("models.gpt-4: no provider 'x'", 6),
+        ("models.gpt-4.provider: must be set", 6),
+        ("policies.1.then: must be set", 9),
+        ("policies.7: is never reached", 7),
+        ("surprise: no such field", None),
+        ("catalog.yaml does not exist", None),
+    ],
+)
+def test_the_line_of_a_mistake_is_found(problem: str, line: int | None) -> None:
+    text = (
+        "version: 1\nmodels:\n  gpt-4.1:\n    can: [tools, 7]\n    pool: x\n  gpt-4: {pool: y}\n"
+        "policies:\n  - then: allow\n  - tools: [a]\n"
+    )
+    assert Lines(text).find(problem) == line
+
+
+def test_a_text_that_is_no_yaml_has_no_lines() -> None:
+    assert Lines("a: [").find("a: wrong") is None
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

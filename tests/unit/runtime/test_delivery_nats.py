@@ -8,7 +8,7 @@ from kitemesh_contracts.errors import ContractViolation
 from kitemesh_runtime.delivery_nats import AckAddress, NatsDelivery, parse_ack
 
 PLAIN = b"$JS.ACK.KM_MODEL.default-interactive-0.2.17.19.1795296966951651994.3"
-ADDRESS = AckAddress("KM_MODEL", "default-interactive-0", 2, 17, 1795296966951651994)
+ADDRESS = AckAddress("KM_MODEL", "default-interactive-0", 2, 17, 1795296966951651994, 3)
 
 
 class Wire:
@@ -50,6 +50,7 @@ def test_what_is_no_ack_subject_is_a_violation(reply: bytes) -> None:
 def test_a_delivery_knows_its_facts() -> None:
     one = delivery(Wire())
     assert (one.subject, one.data, one.deliveries, one.sequence) == ("a.b", b"x", 2, 17)
+    assert one.pending == 3
     assert one.published_at_s == pytest.approx(1795296966.951652)
 
 

@@ -50,6 +50,19 @@ def test_it_tells_for_how_long_it_has_been_so() -> None:
     assert (dependency.is_up, dependency.since_s, dependency.reason) == (True, 0, "")
 
 
+@pytest.mark.requirement("fault:store-down")
+def test_what_began_before_it_came_back_does_not_take_it_down_again() -> None:
+    clock = SteppedClock()
+    dependency = Dependency("mongodb", clock=clock)
+    began_s = clock.at_s
+    clock.at_s += 1
+    dependency.mark_up()
+    dependency.mark_down("no answer", began_s=began_s)
+    assert dependency.is_up
+    dependency.mark_down("no answer", began_s=clock.at_s + 1)
+    assert not dependency.is_up
+
+
 async def test_a_waiter_is_woken_when_it_comes_back() -> None:
     dependency = Dependency("nats")
     waiter = asyncio.create_task(dependency.wait_up())

@@ -27,3 +27,14 @@ class MemoryAudit:
         """Return what was done to a subject, oldest first."""
         mine = [row for row in self._rows.values() if (row.tenant, row.subject) == (tenant, subject)]
         return sorted(mine, key=lambda row: (row.at_s, row.id))
+
+    async def page(self, tenant: str, *, subject: str | None, before: str | None, limit: int) -> list[AuditRow]:
+        """Return what was done, newest first."""
+        mine = [row for row in self._rows.values() if row.tenant == tenant and subject in (None, row.subject)]
+        newest = sorted(mine, key=lambda row: (row.at_s, row.id), reverse=True)
+        if before is not None:
+            last = self._rows.get(before)
+            if last is None or last.tenant != tenant:
+                return []
+            newest = [row for row in newest if (row.at_s, row.id) < (last.at_s, last.id)]
+        return newest[:limit]

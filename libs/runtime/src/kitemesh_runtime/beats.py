@@ -1,27 +1,47 @@
 """Sending signs of life, and noticing whose stopped."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from kitemesh_contracts import subjects
-from kitemesh_contracts.beats import BEAT_EVERY_S, Beat
+from kitemesh_contracts.beats import BEAT_EVERY_S, Beat, Health, Queue
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.errors import Unavailable
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
 
 
-async def beat(bus: Bus, service: str, replica: str, load: Callable[[], int]) -> None:
-    """Say for ever that this replica lives."""
+class Signs(NamedTuple):
+    """What a replica says of itself; see `Beat`."""
+
+    load: int
+    slots: int = 0
+    queues: tuple[Queue, ...] = ()
+    health: Mapping[str, Health] = MappingProxyType({})
+
+
+async def beat(bus: Bus, service: str, replica: str, signs: Callable[[], Signs]) -> None:
+    """Say for ever that this replica lives, and how it is."""
     release = version("kitemesh-runtime")
     subject = subjects.beat(service, replica)
     while True:
+        now = signs()
+        said = Beat(
+            service=service,
+            replica=replica,
+            version=release,
+            load=now.load,
+            slots=now.slots,
+            queues=now.queues,
+            health=dict(now.health),
+        )
         # The bus reports its own outages; the next beat tries again.
         with suppress(Unavailable):
-            bus.publish(subject, encode(Beat(service=service, replica=replica, version=release, load=load())))
+            bus.publish(subject, encode(said))
         await asyncio.sleep(BEAT_EVERY_S)
 
 

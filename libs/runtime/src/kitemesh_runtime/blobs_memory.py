@@ -12,7 +12,9 @@ class MemoryBlobs:
         self._clock = clock
         self._blobs: dict[str, tuple[str, bytes, str]] = {}
 
-    async def put(self, tenant: str, data: bytes, *, keep_s: float, about: str = "", name: str | None = None) -> str:
+    async def put(
+        self, tenant: str, data: bytes, *, keep_s: float | None, about: str = "", name: str | None = None
+    ) -> str:
         """Store the bytes and return their id."""
         del keep_s
         blob = self._clock.new_id() if name is None else name

@@ -10,26 +10,41 @@ from typing import Any, Final
 from kitemesh_contracts.errors import Bug, Conflict
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.retention import Days, default_days
+from kitemesh_runtime.retention_mongo import kept_for
 
 COLLECTION: Final = "blobs"
 BUCKET: Final = "large_blobs"
 INLINE_MAX_BYTES: Final = 8 * 1024 * 1024
+WAIT_DAYS: Final = 5
+"""A turn may wait for a person so long before it ends, which is when its own days begin."""
 
 
 class MongoBlobs:
-    """The `Blobs` port on MongoDB. Ids come from the clock; the server's clock says how long a blob is kept."""
+    """The `Blobs` port on MongoDB. Ids come from the clock; the server's clock says how long a blob is kept.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    Args:
+        database: Where they are.
+        clock: Gives ids.
+        days: How long the turns are kept that name them.
+
+    """
+
+    def __init__(self, database: Database, clock: Clock, days: Days = default_days) -> None:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
         self._chunks = database.collection(f"{BUCKET}.chunks")
         self._files = database.collection(f"{BUCKET}.files")
         self._bucket = database.bucket(BUCKET)
         self._clock = clock
+        self._days = days
 
-    async def put(self, tenant: str, data: bytes, *, keep_s: float, about: str = "", name: str | None = None) -> str:
+    async def put(
+        self, tenant: str, data: bytes, *, keep_s: float | None, about: str = "", name: str | None = None
+    ) -> str:
         """Store the bytes for at least `keep_s` seconds and return their id."""
-        expires_at = [{"$set": {"expires_at": {"$add": ["$$NOW", int(keep_s * 1000)]}}}]
+        kept = kept_for(self._days(tenant, "turns") + WAIT_DAYS) if keep_s is None else _in(keep_s)
+        expires_at = [{"$set": {"expires_at": kept}}]
         if name is not None and await self._keep(tenant, name, expires_at):
             return name
         blob = self._clock.new_id() if name is None else name
@@ -90,3 +105,7 @@ class MongoBlobs:
     async def _date(self, file: str, expires_at: list[dict[str, Any]]) -> None:
         await self._run(self._chunks.update_many({"files_id": file}, expires_at))
         await self._run(self._files.update_many({"_id": file}, expires_at))
+
+
+def _in(seconds: float) -> dict[str, Any]:
+    return {"$add": ["$$NOW", int(seconds * 1000)]}

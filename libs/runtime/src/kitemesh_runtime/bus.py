@@ -47,6 +47,10 @@ class Delivery(Protocol):
     def published_at_s(self) -> float:
         """When the stream stored the message, epoch seconds of the server's clock."""
 
+    @property
+    def pending(self) -> int:
+        """How many messages were left for its consumer that had not been delivered to anybody."""
+
     def ack(self) -> None:
         """Remove the message from the queue."""
 
@@ -65,6 +69,9 @@ class Pull(Protocol):
 
     def add_credit(self, n: int) -> None:
         """Allow `n` more deliveries; each delivery uses one."""
+
+    def set_credit(self, n: int) -> None:
+        """Allow `n` deliveries from now on; when that is fewer, those asked for already may come, for some seconds."""
 
     def pause(self) -> None:
         """Leave further messages in the queue, the credit unspent. Deliveries already under way still arrive."""
@@ -168,6 +175,9 @@ class Bus(Protocol):
 
     async def pull(self, stream: str, consumer: str, on_delivery: Callable[[Delivery], None]) -> Pull:
         """Start a continuous pull, without credit."""
+
+    async def waiting(self, stream: str, consumer: str) -> int:
+        """Return how many messages wait for a consumer that were not delivered to anybody."""
 
     async def barrier(self, *, timeout_s: float = 2.5) -> None:
         """Return once the server has processed everything sent before, subscriptions included."""

@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from kitemesh_contracts import headers
 from kitemesh_contracts.errors import Bug, ErrorCode, Unavailable
@@ -19,6 +20,7 @@ from kitemesh_runtime import pull_nats
 from kitemesh_runtime.bus import Delivery, Listener, Receipt, Responder, Stored
 from kitemesh_runtime.calls_nats import Calls
 from kitemesh_runtime.client_nats import PING_INTERVAL_S, RECONNECT_WAIT_S, GuardedClient
+from kitemesh_runtime.connection_nats import end
 from kitemesh_runtime.direct_nats import DirectReads
 from kitemesh_runtime.jetstream_nats import NOT_FOUND, Refused, ask
 from kitemesh_runtime.posting_nats import Posting
@@ -27,8 +29,25 @@ from kitemesh_runtime.wire_nats import check_subject, pub
 
 CONNECT_S: Final = 10.0
 STOP_S: Final = 1.0
+WAITING_S: Final = 1.0
 
-_FOUND: Final = msgspec.json.Decoder(dict[str, Any])
+
+class _State(Struct, frozen=True, kw_only=True):
+    subjects: dict[str, int] | None = None
+
+
+class _Info(Struct, frozen=True, kw_only=True):
+    state: _State
+
+
+_INFO: Final = msgspec.json.Decoder(_Info)
+
+
+class _ConsumerInfo(Struct, frozen=True, kw_only=True):
+    num_pending: int = 0
+
+
+_WAITING: Final = msgspec.json.Decoder(_ConsumerInfo)
 
 
 class NatsSubscription:
@@ -153,12 +172,13 @@ class NatsBus:
     async def holds(self, stream: str, subject: str) -> bool:
         """Tell whether a stream has a message on a subject, which may have wildcards; its leader answers."""
         try:
-            await ask(self, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, _FOUND)
+            # It tells no content, so that whoever may look is not for that allowed to read.
+            found = await ask(self, f"STREAM.INFO.{stream}", {"subjects_filter": subject}, _INFO)
         except Refused as exc:
             if exc.error.code == NOT_FOUND:
                 return False
             raise
-        return True
+        return bool(found.state.subjects)
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         """Send on core NATS and return the first answer."""
@@ -198,6 +218,19 @@ class NatsBus:
             on_delivery=on_delivery,
             heartbeat_s=self._pull_heartbeat_s,
         )
+
+    async def waiting(self, stream: str, consumer: str) -> int:
+        """Return how many messages wait for a consumer that were not delivered to anybody.
+
+        Raises:
+            Unavailable: No answer in time, or there is no such consumer.
+
+        """
+        try:
+            found = await ask(self, f"CONSUMER.INFO.{stream}.{consumer}", {}, _WAITING, timeout_s=WAITING_S)
+        except Refused as exc:
+            raise Unavailable(ErrorCode.BUS_DOWN, exc.message) from exc
+        return found.num_pending
 
     async def barrier(self, *, timeout_s: float = 2.5) -> None:
         """Return once the server has processed everything sent before, subscriptions included."""
@@ -251,21 +284,29 @@ async def open_bus(
     client = GuardedClient(on_error=on_error)
     first = urlsplit(url.split(",", 1)[0])
     user, password = (unquote(part) if part else None for part in (first.username, first.password))
+    # A task of its own: the library loses a cancellation that comes as an attempt ends, and tries for ever.
+    opening = asyncio.create_task(
+        client.open(
+            url.split(","),
+            name=name,
+            user=user if password else None,
+            password=password,
+            token=None if password else user,
+            reconnect_wait_s=reconnect_wait_s,
+            ping_interval_s=ping_interval_s,
+        ),
+        name="nats-open",
+    )
     try:
-        async with asyncio.timeout(connect_timeout_s):
-            await client.open(
-                url.split(","),
-                name=name,
-                user=user if password else None,
-                password=password,
-                token=None if password else user,
-                reconnect_wait_s=reconnect_wait_s,
-                ping_interval_s=ping_interval_s,
-            )
-    except TimeoutError as exc:
-        await client.close()
+        await asyncio.wait((opening,), timeout=connect_timeout_s)
+    finally:
+        if not opening.done():
+            await end([opening])
+            await client.close()
+    if opening.cancelled():
         why = f" ({client.last_error})" if client.last_error else ""
-        raise Unavailable(ErrorCode.BUS_DOWN, f"The message bus cannot be reached{why}.") from exc
+        raise Unavailable(ErrorCode.BUS_DOWN, f"The message bus cannot be reached{why}.")
+    await opening
     bus = NatsBus(client, inbox_prefix=inbox_prefix, pull_heartbeat_s=pull_heartbeat_s)
     try:
         yield bus

@@ -13,11 +13,12 @@ import msgspec
 from msgspec import Struct
 
 from kitemesh_contracts import headers
-from kitemesh_contracts.errors import Busy, ErrorCode, KitemeshError, Unavailable
+from kitemesh_contracts.errors import Bug, Busy, ErrorCode, KitemeshError, Unavailable
+from kitemesh_contracts.permissions import ANSWERS
 from kitemesh_runtime.bus import Receipt
 from kitemesh_runtime.client_nats import GuardedClient
 from kitemesh_runtime.jetstream_nats import ApiError
-from kitemesh_runtime.wire_nats import hpub, pub, status_of
+from kitemesh_runtime.wire_nats import hpub, pub, status_of, subject_of
 
 SWEEP_S: Final = 0.05
 REPEAT_S: Final = 1.0
@@ -25,6 +26,7 @@ REPEAT_S: Final = 1.0
 BACKOFF_S: Final = 0.05
 BACKOFF_MAX_S: Final = 0.5
 _NEVER: Final = float("inf")
+_SERVER: Final = "$JS."
 
 _NO_RESPONDERS: Final = 503
 _STORE_FAILED: Final = 10077
@@ -126,13 +128,15 @@ class Calls:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._inbox = f"{inbox_prefix}.{secrets.token_hex(8)}."
-        self._cut = len(self._inbox)
+        self._answers = f"{inbox_prefix}.{ANSWERS}.{secrets.token_hex(8)}."
+        self._answers_heard = False
         self._numbers = itertools.count(1)
         self._calls: dict[bytes, _Call] = {}
         self._sweeping = False
         client.listen(self._inbox + "*", self._receive)
         client.on_lost(self._lost)
         client.on_regained(self._regained)
+        client.on_denied(self._denied)
 
     @property
     def under_way(self) -> int:
@@ -167,7 +171,7 @@ class Calls:
 
         """
         token = b"%x" % next(self._numbers)
-        command = pub(subject, payload, self._inbox + token.decode())
+        command = pub(subject, payload, self._inbox_for(subject) + token.decode())
         self._client.send_now(command)
         call = _Call(command, self._loop.time() + timeout_s, self._loop.create_future())
         answer: bytes = await self._outcome(token, call)
@@ -190,6 +194,15 @@ class Calls:
         for call in self._calls.values():
             call.fail(_down("the connection was closed"))
 
+    def _inbox_for(self, subject: str) -> str:
+        """Choose where the answer comes: other services may write to one inbox only, and JetStream never does."""
+        if subject.startswith(_SERVER):
+            return self._inbox
+        if not self._answers_heard:
+            self._answers_heard = True
+            self._client.listen(self._answers + "*", self._receive)
+        return self._answers
+
     async def _outcome(self, token: bytes, call: _Call) -> Any:
         self._calls[token] = call
         if not self._sweeping:
@@ -201,7 +214,7 @@ class Calls:
             del self._calls[token]
 
     def _receive(self, subject: bytes, _reply: bytes, block: bytes | None, payload: bytes) -> None:
-        call = self._calls.get(subject[self._cut :])
+        call = self._calls.get(subject[subject.rindex(b".") + 1 :])
         if call is not None:
             call.answer(block, payload, self._loop.time())
 
@@ -216,6 +229,11 @@ class Calls:
             elif now >= call.due:
                 call.due = now + (REPEAT_S if self._client.offer(call.command) else BACKOFF_S)
         self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _denied(self, subject: bytes) -> None:
+        for call in self._calls.values():
+            if subject_of(call.command) == subject:
+                call.fail(Bug(f"NATS does not let this service publish to {subject.decode()}"))
 
     def _lost(self) -> None:
         for call in self._calls.values():

@@ -3,6 +3,7 @@
 It names secrets and never holds them. Where the text comes from, and when it changes, is `catalog_file`'s business.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from kitemesh_contracts.errors import BadRequest, ErrorCode, NotFound
 from kitemesh_contracts.topology import Pool
 from kitemesh_runtime.catalog_references import find_broken, is_uuid
 from kitemesh_runtime.catalog_secret import Secret
+from kitemesh_runtime.catalog_text import load
 from kitemesh_runtime.catalog_tools import Limits, McpServer, McpTool, Policy, Tool, Webhook
 from kitemesh_runtime.knowledge import DEFAULT_BASE
 from kitemesh_runtime.problems import describe
@@ -118,6 +120,13 @@ class Group(_Part):
     """Models behind one public id, in the order they are tried."""
 
     models: Annotated[tuple[ModelId, ...], Field(min_length=1)]
+    weights: Annotated[
+        dict[ModelId, Annotated[int, Field(ge=0, le=1000)]],
+        Field(
+            description="How often each model is tried first, beside the others here. One that is not here, or has 0, "
+            "is tried only after those; without any, all are tried in their order."
+        ),
+    ] = {}
     agent: Name | None = None
 
 
@@ -217,6 +226,13 @@ class Catalog(_Part):
             return self._route(requested, (requested,), None)
         raise NotFound(ErrorCode.MODEL_UNKNOWN, "The requested model does not exist or is not available to this key")
 
+    def weights(self, requested: str) -> Mapping[str, int]:
+        """Return the weights of the group that a request's `model` leads to; none where it leads to a model."""
+        if requested.startswith("agent:"):
+            requested = self.agents[requested.removeprefix("agent:")].model
+        group = self.groups.get(requested.removeprefix("group:").lower()) if requested.startswith("group:") else None
+        return group.weights if group is not None else {}
+
     def _route(self, requested: str, models: tuple[str, ...], agent: str | None) -> Route:
         return Route(requested=requested, models=models, pool=self.models[models[0]].pool, agent=agent)
 
@@ -265,21 +281,24 @@ def parse(text: str, source: str = "") -> Catalog:
 
     """
     try:
-        raw: Any = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
+        raw, twice = load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise CatalogError([_not_yaml(exc, source)], source) from exc
     if raw is None:
         raise CatalogError([f"{source or 'the catalog'} is empty"], source)
     try:
-        return Catalog.model_validate(raw)
+        catalog = Catalog.model_validate(raw)
     except ValidationError as exc:
         problems = [str(each) for each in describe(Catalog, exc)]
         # The validator of references runs only when every part is right.
-        problems += [each for each in find_broken(raw) if each not in problems]
+        problems += [each for each in (*find_broken(raw), *twice) if each not in problems]
         raise CatalogError(problems, source) from exc
+    if twice:
+        raise CatalogError(twice, source)
+    return catalog
 
 
-def _not_yaml(error: yaml.YAMLError, source: str) -> str:
+def _not_yaml(error: Exception, source: str) -> str:
     name = source or "the catalog"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         words = " ".join(filter(None, [error.context, error.problem]))

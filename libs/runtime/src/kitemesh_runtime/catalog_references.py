@@ -66,6 +66,11 @@ def _in_groups(content: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(models, Mapping):
             yield from (f"groups.{name}: no model {each!r}" for each in wanted if each not in models)
         yield from (f"groups.{name}: model {each!r} twice" for each in twice(wanted))
+        weights = group.get("weights")
+        if isinstance(weights, Mapping):
+            yield from (
+                f"groups.{name}: weights: {each!r} is none of its models" for each in weights if each not in wanted
+            )
         if isinstance(agents, Mapping) and isinstance(agent, str) and agent not in agents:
             yield f"groups.{name}: no agent {agent!r}"
         if len({str(known[each].get("pool", DEFAULT_POOL)) for each in wanted if each in known}) > 1:

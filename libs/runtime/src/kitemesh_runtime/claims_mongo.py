@@ -1,6 +1,6 @@
 """Claims in MongoDB: the insert of `tenant:kind:value` decides, the server's clock says when a claim runs out.
 
-Those of a kind that is kept for a shorter time than retention has it carry the date of their end, `expires_at`.
+A claim is kept as long as turns are, those of keys for a day: `kept_until` is the date of its end.
 """
 
 from typing import Any, Final
@@ -11,15 +11,14 @@ from kitemesh_contracts.errors import Bug
 from kitemesh_contracts.ids import is_id
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.execution_stores import LiveTurns
+from kitemesh_runtime.retention import Days, default_days
+from kitemesh_runtime.retention_mongo import KEPT, kept_for
 from kitemesh_runtime.stores import KEY_CLAIMS, Claim
 
 COLLECTION: Final = "claims"
 CLAIM_MS: Final = 30_000
 KEY_CLAIM_MS: Final = 4_000
 """Longer than whoever claims a key tries to store its turn."""
-DAY_MS: Final = 24 * 3600 * 1000
-
-_A_DAY: Final = {"expires_at": {"$add": ["$$NOW", DAY_MS]}}
 
 
 class MongoClaims:
@@ -28,13 +27,15 @@ class MongoClaims:
     Args:
         database: Where the claims are.
         turns: Tells whether the turn of a claim that ran out is stored, live or ended, or was erased: its claim stays.
+        days: How long turns are kept.
 
     """
 
-    def __init__(self, database: Database, turns: LiveTurns) -> None:
+    def __init__(self, database: Database, turns: LiveTurns, days: Days = default_days) -> None:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
         self._turns = turns
+        self._days = days
 
     async def claim(self, tenant: str, kind: str, value: str, turn: str, *, fingerprint: str = "") -> Claim:
         """Insert the claim, or say whose it is; a claim that ran out and whose turn is not stored is taken over.
@@ -42,9 +43,8 @@ class MongoClaims:
         A take-over keeps the turn id that the claim names, `won` with that id, and its fingerprint; what is kept for a
         day is so from then on.
         """
-        name, kept = _name(tenant, kind, value), {"until": _until(kind)}
-        if kind.startswith(KEY_CLAIMS):
-            kept |= _A_DAY
+        days = 1 if kind.startswith(KEY_CLAIMS) else self._days(tenant, "turns")
+        name, kept = _name(tenant, kind, value), {"until": _until(kind), KEPT: kept_for(days)}
         found: dict[str, Any] | None = await self._run(
             self._collection.find_one_and_update(
                 {"_id": name},

@@ -14,6 +14,7 @@ import structlog
 from nats import errors
 from nats.aio.client import Client
 
+from kitemesh_runtime.denials import Denials
 from kitemesh_runtime.wire_nats import Receiver, WireError, WireParser
 
 UNSENT_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -49,6 +50,7 @@ class GuardedConnection(Client):  # type: ignore[misc]  # nats-py carries no typ
         self._on_error = on_error
         self._on_lost: list[Callable[[], None]] = []
         self._on_regained: list[Callable[[], None]] = []
+        self._denials = Denials()
         self._library_tasks: set[asyncio.Task[None]] = set()
         self._reader: Any = None
         self._room = 0
@@ -65,6 +67,10 @@ class GuardedConnection(Client):  # type: ignore[misc]  # nats-py carries no typ
     def off_regained(self, callback: Callable[[], None]) -> None:
         """Call back no more."""
         self._on_regained.remove(callback)
+
+    def on_denied(self, callback: Callable[[bytes], None]) -> None:
+        """Call back with the subject of a publication that the server's permissions do not allow."""
+        self._denials.listen(callback)
 
     # Writing
 
@@ -200,7 +206,9 @@ class GuardedConnection(Client):  # type: ignore[misc]  # nats-py carries no typ
         """Report an error from the server. Those that cost the connection are followed by its end."""
         lowered = error.lower()
         if "permissions violation" in lowered:
-            self._report("permission", error)
+            if self._on_error is not None:
+                self._on_error("permission")
+            self._denials.take(error)
         elif "slow consumer" in lowered:
             self._report("slow_consumer", error)
         else:
@@ -281,14 +289,15 @@ class GuardedConnection(Client):  # type: ignore[misc]  # nats-py carries no typ
         ending = [*self._connection_tasks(), *self._library_tasks]
         if self._reconnection_task is not None and self._reconnection_task is not asyncio.current_task():
             ending.append(self._reconnection_task)
-        await _end(ending)
+        await end(ending)
         if not self._transport:
             return
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                self._transport.close()
-                await self._transport.wait_closed()
-        except (OSError, TimeoutError):
+        self._transport.close()
+        # A task of its own: what the library awaits there may have been cancelled by whoever awaited it before.
+        closing = asyncio.create_task(self._transport.wait_closed(), name="nats-close")
+        await asyncio.wait((closing,), timeout=CLOSE_S)
+        if not closing.done() or closing.cancelled() or closing.exception() is not None:
+            closing.cancel()
             self._socket().abort()
 
     def _connection_tasks(self) -> list[asyncio.Task[None]]:
@@ -298,7 +307,7 @@ class GuardedConnection(Client):  # type: ignore[misc]  # nats-py carries no typ
         return [task for task in tasks if task is not None and task is not current]
 
 
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
+async def end(tasks: list[asyncio.Task[None]]) -> None:
     """Cancel tasks until they have ended: the library awaits in ways that may lose a cancellation."""
     pending = set(tasks)
     while pending:

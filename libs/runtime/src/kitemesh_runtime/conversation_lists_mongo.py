@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from kitemesh_runtime.conversation_updates_mongo import Document, Pipeline, name_of
+from kitemesh_runtime.retention_mongo import TOMBSTONE
 
 CLEAR_FIRST_MS: Final = 5_000
 CLEAR_AGAIN_MS: Final = 300_000
@@ -62,7 +63,7 @@ def delete(tenant: str) -> Pipeline:
         "_id": "$_id",
         "tenant": {"$literal": tenant},
         DELETED: True,
-        "deleted_at": "$$NOW",
+        **TOMBSTONE,
         "clear_at": {"$add": ["$$NOW", CLEAR_FIRST_MS]},
         "created_at": "$$NOW",
         "agent": None,

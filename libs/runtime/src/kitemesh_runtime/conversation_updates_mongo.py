@@ -17,6 +17,7 @@ from bson.timestamp import Timestamp
 
 from kitemesh_contracts.errors import Bug
 from kitemesh_contracts.ids import is_id
+from kitemesh_runtime.retention_mongo import KEPT, kept_for
 from kitemesh_runtime.stores import Conversation, Promoted, Seat, Waiting
 
 LOCK_MS: Final = 30_000
@@ -48,6 +49,8 @@ _INSERTED_UNTIL: Final[Document] = {
         "amount": {"$ifNull": ["$locked_for_ms", LOCK_MS + 1_000]},
     },
 }
+LOCKED: Final[Document] = {"$eq": [{"$type": "$active"}, "string"]}
+"""Holds while a turn has the lock, be it for days: retention must not take the conversation from under it."""
 _END: Final[Document] = {"$ifNull": ["$active_until", _INSERTED_UNTIL]}
 # A holder that was given longer keeps it.
 _RENEWED: Final[Document] = {"$max": [_END, _UNTIL]}
@@ -138,7 +141,7 @@ def unlocked(turn: str, agent: str | None) -> Pipeline:
     return [{"$set": {**_UNLOCK, **new, "first": {"$literal": turn}}}]
 
 
-def release(turn: str) -> Pipeline:
+def release(turn: str, days: int) -> Pipeline:
     """Unlock a conversation, matched by `_id` alone, if the turn holds its lock and nobody waits.
 
     Otherwise, and if it does not exist, the update refuses itself by an error that a group reports for it alone; so it
@@ -147,7 +150,7 @@ def release(turn: str) -> Pipeline:
     holds = {"$and": [_holds({"$literal": turn}), _NONE_WAITS]}
     # It depends on a field, so that no server can work it out, and fail, beforehand.
     refused = {"$toInt": {"$concat": ["refused ", "$_id"]}}
-    return [{"$set": {**_UNLOCK, "active": {"$cond": [holds, None, refused]}}}]
+    return [{"$set": {**_UNLOCK, "active": {"$cond": [holds, None, refused]}, KEPT: kept_for(days)}}]
 
 
 def take(turn: str, start: bytes, max_waiting: int) -> Pipeline:

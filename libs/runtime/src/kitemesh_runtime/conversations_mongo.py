@@ -14,6 +14,8 @@ from kitemesh_runtime import conversation_lists_mongo as lists
 from kitemesh_runtime import conversation_updates_mongo as updates
 from kitemesh_runtime import turns_mongo
 from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.retention import Days, default_days
+from kitemesh_runtime.retention_mongo import dated
 from kitemesh_runtime.searching_mongo import Searching
 from kitemesh_runtime.stores import Buried, Conversation, Promoted, Seat
 from kitemesh_runtime.writer_mongo import GroupedWriter
@@ -28,16 +30,20 @@ class MongoConversations:
         database: Where they are.
         inserts: Writes new conversations.
         changes: Writes to existing ones; a group of both kinds would take two turns on the wire.
+        days: How long they are kept after they have changed; one with a turn in it stays.
 
     """
 
-    def __init__(self, database: Database, inserts: GroupedWriter, changes: GroupedWriter) -> None:
+    def __init__(
+        self, database: Database, inserts: GroupedWriter, changes: GroupedWriter, days: Days = default_days
+    ) -> None:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
         self._turns = database.collection(turns_mongo.COLLECTION)
         self._searching = Searching(database)
         self._inserts = inserts
         self._changes = changes
+        self._days = days
 
     async def create(
         self,
@@ -65,6 +71,7 @@ class MongoConversations:
     async def take(self, tenant: str, conversation: str, turn: str, start: bytes, *, max_waiting: int) -> Seat:
         """Take the lock, or a place in the queue, in one write. A turn found there keeps its place."""
         document = await self._change(
+            tenant,
             lists.is_kept(tenant, conversation),
             updates.take(turn, start, max_waiting),
             {"active": 1, "turns": 1, "waiting.turn": 1},
@@ -75,7 +82,8 @@ class MongoConversations:
         """Give the lock up and promote the first who waits; a conversation not yet inserted is inserted, unlocked."""
         try:
             name = updates.name_of(tenant, conversation)
-            await self._changes.submit(UpdateOne({"_id": name}, updates.release(turn), upsert=True))
+            pipeline = updates.release(turn, self._kept_days(tenant))
+            await self._changes.submit(UpdateOne({"_id": name}, pipeline, upsert=True))
         except Conflict:
             return await self._hand_over(tenant, conversation, turn, agent)
         return None
@@ -105,7 +113,7 @@ class MongoConversations:
         promoted: list[Promoted] = []
         for seen in await self._run(found.to_list(limit)):
             # The whole of what was seen is the filter: of many sweepers one gets each conversation.
-            swept = updates.read_promoted(await self._change(seen, updates.sweep()))
+            swept = updates.read_promoted(await self._change(seen["tenant"], seen, updates.sweep()))
             if swept is not None:
                 promoted.append(swept)
         return promoted
@@ -132,7 +140,7 @@ class MongoConversations:
         self, tenant: str, conversation: str, *, title: str | None = None, metadata: dict[str, str] | None = None
     ) -> Conversation | None:
         """Set what is given and return the conversation; `None` when there is none."""
-        document = await self._change(lists.is_kept(tenant, conversation), lists.change(title, metadata))
+        document = await self._change(tenant, lists.is_kept(tenant, conversation), lists.change(title, metadata))
         return None if document is None else updates.read_conversation(document)
 
     async def delete(self, tenant: str, conversation: str, *, also_unknown: bool = False) -> Conversation | None:
@@ -166,29 +174,37 @@ class MongoConversations:
 
     async def _hand_over(self, tenant: str, conversation: str, turn: str, agent: str | None) -> Promoted | None:
         held = updates.held_by(tenant, conversation, turn)
-        document = await self._change(held, updates.hand_over())
+        document = await self._change(tenant, held, updates.hand_over())
         if document is None:
             absent = updates.absent(tenant, conversation)
+            unlocked = self._dated(tenant, updates.unlocked(turn, agent))
             try:
-                await self._run(self._collection.update_one(absent, updates.unlocked(turn, agent), upsert=True))
+                await self._run(self._collection.update_one(absent, unlocked, upsert=True))
             except Conflict:
                 # It exists: the lock is not the turn's, or its late insert has just arrived.
-                document = await self._change(held, updates.hand_over())
+                document = await self._change(tenant, held, updates.hand_over())
                 if document is None:
                     # Or it was deleted, and the turn may have been stored since.
                     deleted = lists.is_deleted(tenant, conversation)
                     await self._run(self._collection.update_one(deleted, lists.clear_in(0)))
         return updates.read_promoted(document)
 
+    def _kept_days(self, tenant: str) -> int:
+        return self._days(tenant, "conversations")
+
+    def _dated(self, tenant: str, pipeline: updates.Pipeline) -> updates.Pipeline:
+        return dated(pipeline, self._kept_days(tenant), "updated_at", unless=updates.LOCKED)
+
     async def _change(
         self,
+        tenant: str,
         match: updates.Document,
         pipeline: updates.Pipeline,
         fields: updates.Document | None = None,
     ) -> updates.Document | None:
         call: Any = self._collection.find_one_and_update(
             match,
-            pipeline,
+            self._dated(tenant, pipeline),
             projection=fields,
             return_document=ReturnDocument.AFTER,
         )

@@ -18,6 +18,7 @@ class AckAddress(NamedTuple):
     deliveries: int
     sequence: int
     published_at_ns: int
+    pending: int
 
 
 def parse_ack(reply: bytes) -> AckAddress:
@@ -31,9 +32,13 @@ def parse_ack(reply: bytes) -> AckAddress:
     count = len(tokens)
     if tokens[:2] != [b"$JS", b"ACK"] or (count != _PLAIN_TOKENS and count not in _DOMAIN_TOKENS):
         raise ContractViolation("not an ack subject")
-    stream, consumer, deliveries, sequence, _, time_ns = tokens[2:8] if count == _PLAIN_TOKENS else tokens[4:10]
+    stream, consumer, deliveries, sequence, _, time_ns, pending = (
+        tokens[2:9] if count == _PLAIN_TOKENS else tokens[4:11]
+    )
     try:
-        return AckAddress(stream.decode(), consumer.decode(), int(deliveries), int(sequence), int(time_ns))
+        return AckAddress(
+            stream.decode(), consumer.decode(), int(deliveries), int(sequence), int(time_ns), int(pending)
+        )
     except ValueError as exc:
         raise ContractViolation("not an ack subject") from exc
 
@@ -72,6 +77,11 @@ class NatsDelivery:
     def published_at_s(self) -> float:
         """When the stream stored the message, epoch seconds of the server's clock."""
         return self.address.published_at_ns / _NS
+
+    @property
+    def pending(self) -> int:
+        """How many messages were left for its consumer that had not been delivered to anybody."""
+        return self.address.pending
 
     def ack(self) -> None:
         """Remove the message from the queue."""

@@ -38,6 +38,10 @@ class Dependency:
         """Seconds that it has been as it is now."""
         return self._clock.monotonic() - self._changed_at_s
 
+    def now_s(self) -> float:
+        """Return the monotonic time by which it tells before from after."""
+        return self._clock.monotonic()
+
     def mark_up(self) -> None:
         """Note a success; cheap enough for every operation."""
         if self._up.is_set():
@@ -47,9 +51,17 @@ class Dependency:
         self._changed_at_s = self._clock.monotonic()
         self._up.set()
 
-    def mark_down(self, reason: str) -> None:
-        """Note a failure that only the dependency can explain; `reason` is for the operator."""
+    def mark_down(self, reason: str, *, began_s: float | None = None) -> None:
+        """Note a failure that only the dependency can explain.
+
+        Args:
+            reason: For the operator.
+            began_s: When what failed was begun, monotonic: before the dependency was last restored it says nothing.
+
+        """
         if self._up.is_set():
+            if began_s is not None and began_s < self._changed_at_s:
+                return
             log.warning("dependency.lost", dependency=self.name, reason=reason, after_s=round(self.since_s, 3))
             self._changed_at_s = self._clock.monotonic()
             self._up.clear()
@@ -62,15 +74,16 @@ class Dependency:
 
 async def probe(dependency: Dependency, ping: Callable[[], Awaitable[None]], *, timeout_s: float) -> None:
     """Try the dependency once and note the outcome; it never raises what the ping raised."""
+    began_s = dependency.now_s()
     try:
         async with asyncio.timeout(timeout_s):
             await ping()
     except TimeoutError:
-        dependency.mark_down(f"no answer within {timeout_s:g} s")
+        dependency.mark_down(f"no answer within {timeout_s:g} s", began_s=began_s)
     except KitemeshError as exc:
-        dependency.mark_down(exc.message)
+        dependency.mark_down(exc.message, began_s=began_s)
     except Exception as exc:  # noqa: BLE001  a driver's error not yet translated is a failure all the same
-        dependency.mark_down(type(exc).__name__)
+        dependency.mark_down(type(exc).__name__, began_s=began_s)
     else:
         dependency.mark_up()
 

@@ -15,7 +15,7 @@ from kitemesh_contracts.errors import Bug, ErrorCode, KitemeshError, Unavailable
 from kitemesh_runtime.bus import Stored
 from kitemesh_runtime.client_nats import GuardedClient
 from kitemesh_runtime.jetstream_nats import API, NOT_FOUND
-from kitemesh_runtime.wire_nats import header_of, place_of, pub, status_of, status_text
+from kitemesh_runtime.wire_nats import header_of, place_of, pub, status_of, status_text, subject_of
 
 PAGE_BYTES: Final = 1024 * 1024
 SILENCE_S: Final = 0.8
@@ -34,9 +34,10 @@ class _NoStream(Unavailable):
 class _Page:
     """One answer under way."""
 
-    __slots__ = ("done", "error", "found", "last", "pending", "up_to")
+    __slots__ = ("done", "error", "found", "last", "pending", "question", "up_to")
 
-    def __init__(self, done: asyncio.Future[None]) -> None:
+    def __init__(self, question: bytes, done: asyncio.Future[None]) -> None:
+        self.question = question
         self.done = done
         self.error: KitemeshError | None = None
         self.found: list[Stored] = []
@@ -102,6 +103,7 @@ class DirectReads:
         self._closed = False
         self._listening = False
         client.on_lost(self._lost)
+        client.on_denied(self._denied)
 
     @property
     def under_way(self) -> int:
@@ -173,8 +175,9 @@ class DirectReads:
             self._listening = True
             self._client.listen(self._inbox + "*", self._receive)
         token = b"%x" % next(self._numbers)
-        self._client.send_now(pub(f"{API}.DIRECT.GET.{stream}", question, self._inbox + token.decode()))
-        page = self._pages[token] = _Page(self._loop.create_future())
+        command = pub(f"{API}.DIRECT.GET.{stream}", question, self._inbox + token.decode())
+        self._client.send_now(command)
+        page = self._pages[token] = _Page(command, self._loop.create_future())
         try:
             await self._wait(page, min(SILENCE_S, deadline - self._loop.time()))
             if page.found:
@@ -199,6 +202,11 @@ class DirectReads:
             page.take(block, payload)
         except ValueError:
             page.fail(_down("its answer was not understood"))
+
+    def _denied(self, subject: bytes) -> None:
+        for page in self._pages.values():
+            if subject_of(page.question) == subject:
+                page.fail(Bug(f"NATS does not let this service publish to {subject.decode()}"))
 
     def _lost(self) -> None:
         for page in self._pages.values():

@@ -96,6 +96,7 @@ def write(
     when: Document,
     dated: Sequence[str],
     not_before: Mapping[str, datetime] = MappingProxyType({}),
+    also: Mapping[str, Document] = MappingProxyType({}),
 ) -> UpdateOne:
     """Build the write that puts a document where `when` holds, and else refuses itself (`store.stale`).
 
@@ -108,9 +109,10 @@ def write(
         when: An expression over what is stored; `ABSENT` to insert.
         dated: Fields that get the server's time.
         not_before: Fields that get it too, or the time given where that is later.
+        also: Fields that get what an expression says.
 
     """
-    dates: Document = dict.fromkeys(dated, "$$NOW")
+    dates: Document = {**dict.fromkeys(dated, "$$NOW"), **also}
     for field, moment in not_before.items():
         dates[field] = {"$max": ["$$NOW", moment]}
     new = {"$mergeObjects": [literal(document), dates]}

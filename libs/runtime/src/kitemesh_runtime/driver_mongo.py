@@ -6,6 +6,7 @@ the driver raises, and tells a `Dependency` what the last real call found. It kn
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, Protocol, TypeVar
@@ -29,8 +30,8 @@ class Dependency(Protocol):
     def mark_up(self) -> None:
         """Note that the server answered."""
 
-    def mark_down(self, reason: str) -> None:
-        """Note that it did not."""
+    def mark_down(self, reason: str, *, began_s: float | None = None) -> None:
+        """Note that it did not answer a call begun at that monotonic time."""
 
 
 class Database:
@@ -41,6 +42,11 @@ class Database:
         self._driver = driver
         self._dependency = dependency
         self._timeout_s = timeout_s + SLACK_S
+
+    @property
+    def name(self) -> str:
+        """Its name on the server."""
+        return str(self._raw.name)
 
     def collection(self, name: str) -> Any:
         """Return a collection; both drivers agree on every method that an adapter uses."""
@@ -66,11 +72,12 @@ class Database:
             Bug: The server refused for a reason that the code rules out.
 
         """
+        began_s = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
                 result = await call
         except DRIVER_ERRORS as exc:
-            raise self._translated(exc) from exc
+            raise self._translated(exc, began_s) from exc
         self._mark_up()
         return result
 
@@ -96,13 +103,14 @@ class Database:
             Unavailable: The whole group failed, or may have.
 
         """
+        began_s = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._raw[collection].bulk_write(operations, ordered=False)
         except BulkWriteError as exc:
             errors = translate_group(exc.details, len(operations))
             if any(isinstance(error, Unavailable) for error in errors.values()):
-                self._mark_down(exc)
+                self._mark_down(exc, began_s)
             else:
                 self._mark_up()
             return errors
@@ -111,7 +119,7 @@ class Database:
                 return {0: translate(exc)}
             return await self._write_singly(collection, operations)
         except DRIVER_ERRORS as exc:
-            raise self._translated(exc) from exc
+            raise self._translated(exc, began_s) from exc
         self._mark_up()
         return {}
 
@@ -119,6 +127,13 @@ class Database:
         """Run a database command."""
         answer: Mapping[str, Any] = await self.run(self._raw.command(command))
         return answer
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Read all that comes of a pipeline, in however many batches; called through `run`, as the driver's methods."""
+        asked = self._raw[collection].aggregate(pipeline)
+        cursor = asked if self._driver == "motor" else await asked
+        found: list[Any] = await cursor.to_list(None)
+        return found
 
     async def _write_singly(self, collection: str, operations: Sequence[Any]) -> Mapping[int, KitemeshError]:
         errors: dict[int, KitemeshError] = {}
@@ -128,10 +143,10 @@ class Database:
                 errors[index] = found[0]
         return errors
 
-    def _translated(self, exc: Exception) -> KitemeshError:
+    def _translated(self, exc: Exception, began_s: float) -> KitemeshError:
         error = translate(exc)
         if isinstance(error, Unavailable):
-            self._mark_down(exc)
+            self._mark_down(exc, began_s)
         elif isinstance(exc, OperationFailure):
             # It refused, so it answered; what was never sent tells nothing.
             self._mark_up()
@@ -141,9 +156,9 @@ class Database:
         if self._dependency is not None:
             self._dependency.mark_up()
 
-    def _mark_down(self, exc: Exception) -> None:
+    def _mark_down(self, exc: Exception, began_s: float) -> None:
         if self._dependency is not None:
-            self._dependency.mark_down(type(exc).__name__)
+            self._dependency.mark_down(type(exc).__name__, began_s=began_s)
 
 
 async def ping(database: Database) -> None:

@@ -4,9 +4,11 @@ It judges by what a caller can do: wait (`Unavailable`), reload (`Conflict`), ch
 nothing (`Bug`). It never repeats the server's text, which may hold content.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import structlog
 from bson.errors import BSONError, InvalidDocument
 from pymongo.errors import (
     ConnectionFailure,
@@ -17,6 +19,9 @@ from pymongo.errors import (
 )
 
 from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode, KitemeshError, Unavailable
+from kitemesh_runtime.metrics import STORE_DENIED
+
+log: Final = structlog.get_logger()
 
 UNENCODABLE: Final = (InvalidDocument, UnicodeEncodeError, OverflowError)
 """Raised before anything is sent: the data is none that BSON can hold."""
@@ -31,12 +36,16 @@ _REFUSED: Final = frozenset({241})
 """ConversionFailure: how our own pipelines refuse a document that is not as they need it."""
 
 _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
+_DENIED: Final = 13
+_COMMAND: Final = re.compile(r'execute command \{ (\w+): "([\w.]+)"')
+"""What the server repeats of a command that it denied goes on with content; this much of it is ours."""
+
 _PASSING: Final = frozenset(
     {
         *(6, 7, 89, 9001),  # host unreachable, not found, network time-out, socket
         *(91, 11600, 11602, 189, 10107, 10058, 13435, 13436),  # shutting down, stepping down, no primary
         *(50, 64, 100, 134, 202, 262),  # out of time; too few members to acknowledge or to read from
-        *(13, 18, 391),  # not authorised, not authenticated: an operator heals it, the data is fine
+        *(18, 391),  # not authenticated: an operator heals it, and until then nothing is possible
         *(14031, 112),  # disk full, write conflict
     }
 )
@@ -76,8 +85,17 @@ def translate(exc: Exception) -> KitemeshError:
     if isinstance(exc, PyMongoError) and exc.timeout:
         return unavailable()
     if isinstance(exc, OperationFailure):
-        return translate_code(exc.code)
+        return _denied(exc) if exc.code == _DENIED else translate_code(exc.code)
     return Bug(f"the store's driver raised {type(exc).__name__}")
+
+
+def _denied(exc: OperationFailure) -> Bug:
+    """Tell the operator what the service's role lacks: it is no outage, and waiting heals nothing."""
+    found = _COMMAND.search(str(exc))
+    command, collection = found.groups() if found else ("", "")
+    STORE_DENIED.inc()
+    log.error("store.denied", command=command, collection=collection)
+    return Bug(f"the store does not let this service {command or 'do that'} {collection}".rstrip())
 
 
 def translate_group(details: Mapping[str, Any], size: int) -> dict[int, KitemeshError]:

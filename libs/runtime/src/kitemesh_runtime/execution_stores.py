@@ -392,9 +392,10 @@ class AuditRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         id: Names the deed, so that noting it twice is noting it once.
-        subject: What it was done to: a hold's id.
-        what: Such as `approval.decided`.
+        subject: What it was done to: the id of a hold or a key, or a tenant's name.
+        what: Such as `approval.decided` or `key.created`.
         calls: Execution ids that it is about, each with `approved`, `denied` or `edited`.
+        values: What was set: JSON text of an object without secrets, or empty.
         at_s: Epoch seconds of the database's clock; where it is 0, when it was noted.
 
     """
@@ -406,6 +407,7 @@ class AuditRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
     origin: str = ""
     calls: dict[str, str] = {}
+    values: str = ""
     reason: str = ""
     at_s: float = 0.0
 
@@ -423,3 +425,6 @@ class Audit(Protocol):
 
     async def about(self, tenant: str, subject: str) -> list[AuditRow]:
         """Return what was done to a subject, oldest first."""
+
+    async def page(self, tenant: str, *, subject: str | None, before: str | None, limit: int) -> list[AuditRow]:
+        """Return what was done, newest first; `before` is the last one's id, and nothing is behind an unknown one."""

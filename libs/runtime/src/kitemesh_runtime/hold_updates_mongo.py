@@ -21,6 +21,7 @@ from kitemesh_runtime.documents_mongo import (
     to_document,
 )
 from kitemesh_runtime.execution_stores import Hold, HoldStatus, Verdict
+from kitemesh_runtime.retention_mongo import TOMBSTONE
 
 UNAPPLIED_MS: Final = 5_000
 DELETED: Final = "deleted"
@@ -157,7 +158,7 @@ def belonging(tenant: str, conversation: str | None, turns: Sequence[str]) -> Do
 
 def erase(tenant: str) -> Pipeline:
     """Leave what keeps a hold from being opened again."""
-    return [{"$replaceWith": {"_id": "$_id", "tenant": literal(tenant), DELETED: True, "deleted_at": "$$NOW"}}]
+    return [{"$replaceWith": {"_id": "$_id", "tenant": literal(tenant), DELETED: True, **TOMBSTONE}}]
 
 
 def read_hold(document: dict[str, Any]) -> Hold:

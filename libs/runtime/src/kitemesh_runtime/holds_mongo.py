@@ -15,19 +15,28 @@ from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.due_mongo import find_due
 from kitemesh_runtime.errors_mongo import duplicate
 from kitemesh_runtime.execution_stores import Decided, Hold, HoldStatus, Verdict
+from kitemesh_runtime.retention import Days, default_days
+from kitemesh_runtime.retention_mongo import dated
 
 COLLECTION: Final = "holds"
 COUNT_MAX: Final = 100_000
 
 
 class MongoHolds:
-    """The `Holds` port on MongoDB."""
+    """The `Holds` port on MongoDB.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Where they are.
+        days: How long those that have ended are kept.
+
+    """
+
+    def __init__(self, database: Database, days: Days = default_days) -> None:
         self._database = database
         self._run = database.run
         self._command = database.command
         self._collection = database.collection(COLLECTION)
+        self._days = days
 
     async def open(self, tenant: str, hold: Hold, *, expires_after_s: float) -> Hold:
         """Store a hold that runs out by the database's clock, and return what is stored; again changes nothing."""
@@ -70,7 +79,7 @@ class MongoHolds:
     ) -> Decided:
         """Decide calls in one write, if the hold is open, has not run out, and has none of these decided."""
         match = updates.decidable(tenant, hold, tuple(verdicts))
-        decided = await self._change(match, updates.decide(verdicts, texts)) if verdicts else None
+        decided = await self._change(tenant, match, updates.decide(verdicts, texts)) if verdicts else None
         if decided is not None:
             return Decided(won=True, hold=decided)
         return Decided(won=False, hold=await self.get(tenant, hold))
@@ -103,10 +112,11 @@ class MongoHolds:
         await self._run(self._collection.update_many(match, updates.erase(tenant)))
 
     async def _change_or_get(self, tenant: str, hold: str, match: Document, pipeline: Pipeline) -> Hold | None:
-        changed = await self._change(match, pipeline)
+        changed = await self._change(tenant, match, pipeline)
         return await self.get(tenant, hold) if changed is None else changed
 
-    async def _change(self, match: Document, pipeline: Pipeline) -> Hold | None:
-        call: Any = self._collection.find_one_and_update(match, pipeline, return_document=ReturnDocument.AFTER)
+    async def _change(self, tenant: str, match: Document, pipeline: Pipeline) -> Hold | None:
+        kept = dated(pipeline, self._days(tenant, "holds"), "ended_at")
+        call: Any = self._collection.find_one_and_update(match, kept, return_document=ReturnDocument.AFTER)
         document: Document | None = await self._run(call)
         return None if document is None else updates.read_hold(document)

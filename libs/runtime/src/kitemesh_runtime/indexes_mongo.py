@@ -1,48 +1,53 @@
 """Which indexes the stores need, as data, and the one call that makes the server agree; `kitemesh bootstrap` runs it.
 
-Retention is a TTL index and nothing else depends on it. A changed retention is changed in place; any other
-difference is refused, because rebuilding an index is an operator's decision.
+Retention is one TTL index in a collection, over the date on which each document goes, and nothing else depends on it.
+Indexes that an earlier release had are dropped; any other difference is refused, because rebuilding an index is an
+operator's decision.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 
-from kitemesh_contracts.errors import Conflict, ErrorCode
+from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime import (
     audit_mongo,
     blobs_mongo,
+    budgets_mongo,
     claims_mongo,
     conversations_mongo,
     holds_mongo,
     keys_mongo,
     knowledge_mongo,
     ledger_mongo,
+    retention_walks_mongo,
+    tenants_mongo,
     turns_mongo,
+    usage_mongo,
 )
 from kitemesh_runtime.driver_mongo import Database
+from kitemesh_runtime.retention_mongo import KEPT
 
-_DAY_S: Final = 24 * 3600
 _TOMBSTONE_S: Final = 3600
 
 _LANGUAGE_FIELD: Final = "language_of_the_index"
 """By default a document's own `language` would choose it, and one that the server does not know would be refused."""
 
 
-class Retention(NamedTuple):
-    """How long documents are kept after they were stored, last changed or ended, in days.
-
-    A turn that has not ended and a hold that is open have no such date and are kept. A claim that has a date of its end
-    goes then, if that is sooner.
-    """
-
-    turns_days: int = 30
-    conversations_days: int = 30
-    claims_days: int = 30
-    holds_days: int = 30
-    ledger_days: int = 400
-    audit_days: int = 400
+OBSOLETE: Final = (
+    (turns_mongo.COLLECTION, "retention_stored_at"),
+    (turns_mongo.COLLECTION, "retention_deleted_at"),
+    (holds_mongo.COLLECTION, "retention_ended_at"),
+    (holds_mongo.COLLECTION, "retention_deleted_at"),
+    (ledger_mongo.COLLECTION, "retention_dispatched_at"),
+    (audit_mongo.COLLECTION, "retention_at"),
+    (conversations_mongo.COLLECTION, "retention_updated_at"),
+    (conversations_mongo.COLLECTION, "retention_deleted_at"),
+    (claims_mongo.COLLECTION, "retention_claimed_at"),
+    (claims_mongo.COLLECTION, "retention_expires_at"),
+)
+"""Of earlier releases: each kind of document had the same number of days for all tenants, said by its index."""
 
 
 class IndexSpec(NamedTuple):
@@ -65,7 +70,7 @@ class IndexSpec(NamedTuple):
     language: str = "none"
 
 
-def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
+def indexes() -> tuple[IndexSpec, ...]:
     """List every index."""
     chunks, files = f"{blobs_mongo.BUCKET}.chunks", f"{blobs_mongo.BUCKET}.files"
     return (
@@ -103,8 +108,14 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
             ),
             partial={"rows": {"$gte": 0}},
         ),
-        _ttl(turns_mongo.COLLECTION, "stored_at", retention.turns_days * _DAY_S),
-        _ttl(turns_mongo.COLLECTION, "deleted_at", _TOMBSTONE_S),
+        # What ended is counted in the order of its end.
+        IndexSpec(
+            turns_mongo.COLLECTION,
+            "by_end",
+            ((turns_mongo.STORED, ASCENDING),),
+            partial={turns_mongo.STORED: {"$exists": True}},
+        ),
+        _kept(turns_mongo.COLLECTION),
         # Only ended turns: a live one is written with every step, and its words would be indexed each time. Only what
         # was asked: an answer of 200 words would cost the server half as much again as the whole turn.
         IndexSpec(
@@ -122,21 +133,21 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
         IndexSpec(holds_mongo.COLLECTION, "open", (("status", ASCENDING),), partial={"status": "open"}),
         IndexSpec(holds_mongo.COLLECTION, "by_turn", (("tenant", ASCENDING), ("turn", ASCENDING))),
         IndexSpec(holds_mongo.COLLECTION, "by_conversation", (("tenant", ASCENDING), ("conversation", ASCENDING))),
-        _ttl(holds_mongo.COLLECTION, "ended_at", retention.holds_days * _DAY_S),
-        _ttl(holds_mongo.COLLECTION, "deleted_at", _TOMBSTONE_S),
+        _kept(holds_mongo.COLLECTION),
         IndexSpec(
             ledger_mongo.COLLECTION,
             "unknown",
             (("tenant", ASCENDING), ("dispatched_at", DESCENDING), ("_id", DESCENDING)),
             partial={"state": "unknown"},
         ),
-        _ttl(ledger_mongo.COLLECTION, "dispatched_at", retention.ledger_days * _DAY_S),
+        _kept(ledger_mongo.COLLECTION),
         IndexSpec(
             audit_mongo.COLLECTION,
             "by_subject",
             (("tenant", ASCENDING), ("subject", ASCENDING), ("at", ASCENDING), ("_id", ASCENDING)),
         ),
-        _ttl(audit_mongo.COLLECTION, "at", retention.audit_days * _DAY_S),
+        IndexSpec(audit_mongo.COLLECTION, "by_age", (("tenant", ASCENDING), ("at", DESCENDING), ("_id", DESCENDING))),
+        _kept(audit_mongo.COLLECTION),
         IndexSpec(
             conversations_mongo.COLLECTION,
             "locked",
@@ -157,18 +168,18 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
             (("clear_at", ASCENDING),),
             partial={"clear_at": {"$exists": True}},
         ),
-        _ttl(conversations_mongo.COLLECTION, "updated_at", retention.conversations_days * _DAY_S),
-        _ttl(conversations_mongo.COLLECTION, "deleted_at", _TOMBSTONE_S),
-        _ttl(claims_mongo.COLLECTION, "claimed_at", retention.claims_days * _DAY_S),
-        IndexSpec(
-            claims_mongo.COLLECTION,
-            "retention_expires_at",
-            (("expires_at", ASCENDING),),
-            ttl_s=0,
-            partial={"expires_at": {"$exists": True}},
-        ),
+        _kept(conversations_mongo.COLLECTION),
+        _kept(claims_mongo.COLLECTION),
+        IndexSpec(usage_mongo.COLLECTION, "by_hour", (("tenant", ASCENDING), ("hour", ASCENDING))),
+        _kept(usage_mongo.COLLECTION),
+        # One for each tenant with days of its own, and hardly ever anything to be done.
+        IndexSpec(retention_walks_mongo.COLLECTION, "due", (("due", ASCENDING),), partial={"due": {"$exists": True}}),
         IndexSpec(keys_mongo.COLLECTION, "by_digest", (("digest", ASCENDING),), unique=True),
         IndexSpec(keys_mongo.COLLECTION, "by_tenant", (("tenant", ASCENDING), ("created_at_s", DESCENDING))),
+        IndexSpec(keys_mongo.COLLECTION, "by_change", (("changed_at", ASCENDING),)),
+        IndexSpec(tenants_mongo.COLLECTION, "by_change", (("changed_at", ASCENDING),)),
+        _ttl(tenants_mongo.COLLECTION, "deleted_at", _TOMBSTONE_S),
+        _ttl(budgets_mongo.COLLECTION, "touched_at", budgets_mongo.KEPT_S),
         IndexSpec(
             knowledge_mongo.COLLECTION,
             "by_name",
@@ -203,8 +214,8 @@ def indexes(retention: Retention) -> tuple[IndexSpec, ...]:
     )
 
 
-async def ensure_indexes(database: Database, retention: Retention = Retention()) -> list[str]:  # noqa: B008  a constant
-    """Create what is missing, change retention where it differs, and return what was done, one line each.
+async def ensure_indexes(database: Database) -> list[str]:
+    """Create what is missing, drop what is obsolete, and return what was done, one line each.
 
     Raises:
         Conflict: An index of that name indexes something else (`store.stale`).
@@ -212,13 +223,29 @@ async def ensure_indexes(database: Database, retention: Retention = Retention())
     """
     done: list[str] = []
     found: dict[str, Mapping[str, Any]] = {}
-    for spec in indexes(retention):
+    for spec in indexes():
         if spec.collection not in found:
             found[spec.collection] = await database.run(database.collection(spec.collection).index_information())
+            # First: what takes its place may be over the same field.
+            done += await _drop_obsolete(database, spec.collection, found[spec.collection])
         line = await _ensure(database, spec, found[spec.collection].get(spec.name))
         if line:
             done.append(line)
     return done
+
+
+async def _drop_obsolete(database: Database, collection: str, found: Collection[str]) -> list[str]:
+    dropped: list[str] = []
+    for name in (name for of, name in OBSOLETE if of == collection and name in found):
+        try:
+            await database.run(database.collection(collection).drop_index(name))
+        except Bug:
+            if name in await database.run(database.collection(collection).index_information()):
+                raise
+            # Somebody else bootstraps, too, and was first.
+            continue
+        dropped.append(f"dropped index {collection}.{name}")
+    return dropped
 
 
 async def _ensure(database: Database, spec: IndexSpec, found: Mapping[str, Any] | None) -> str | None:
@@ -233,6 +260,10 @@ async def _ensure(database: Database, spec: IndexSpec, found: Mapping[str, Any] 
     change = {"name": spec.name, "expireAfterSeconds": spec.ttl_s}
     await database.command({"collMod": spec.collection, "index": change})
     return f"changed retention of {spec.collection} to {spec.ttl_s} s"
+
+
+def _kept(collection: str) -> IndexSpec:
+    return IndexSpec(collection, f"retention_{KEPT}", ((KEPT, ASCENDING),), ttl_s=0, partial={KEPT: {"$exists": True}})
 
 
 def _ttl(collection: str, field: str, ttl_s: int) -> IndexSpec:

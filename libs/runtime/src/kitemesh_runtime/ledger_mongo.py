@@ -24,6 +24,8 @@ from kitemesh_runtime.documents_mongo import (
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.errors_mongo import duplicate
 from kitemesh_runtime.execution_stores import LedgerRow
+from kitemesh_runtime.retention import Days, default_days
+from kitemesh_runtime.retention_mongo import KEPT, kept_for
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
 COLLECTION: Final = "ledger"
@@ -37,13 +39,15 @@ class MongoLedger:
     Args:
         database: Where it is.
         writer: Writes new rows.
+        days: How long they are kept.
 
     """
 
-    def __init__(self, database: Database, writer: GroupedWriter) -> None:
+    def __init__(self, database: Database, writer: GroupedWriter, days: Days = default_days) -> None:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
         self._writer = writer
+        self._days = days
 
     async def dispatch(self, tenant: str, row: LedgerRow) -> LedgerRow:
         """Insert a row as `dispatched` (or `cancelled`, to win against a dispatch); grouped."""
@@ -51,7 +55,8 @@ class MongoLedger:
             raise Bug("a call was to be dispatched for another tenant than its own")
         encoded = encode(to_document(row))
         dated = ("dispatched_at",) if row.state == "dispatched" else ("dispatched_at", "ended_at")
-        operation = write(row.id, encoded, when=ABSENT, dated=dated)
+        kept = {KEPT: kept_for(self._days(tenant, "ledger"))}
+        operation = write(row.id, encoded, when=ABSENT, dated=dated, also=kept)
         try:
             await self._writer.submit(operation, size_bytes=len(encoded.raw))
         except Conflict as exc:

@@ -9,6 +9,7 @@ from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.execution_stores import Job, LiveTurn
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.turns_memory import Kept, Tombstone
+from kitemesh_runtime.usage import Note, bill_of
 
 
 class MemoryLiveTurns:
@@ -17,12 +18,14 @@ class MemoryLiveTurns:
     Args:
         clock: Dates each write.
         kept: Where the turns are, by id; shared with `MemoryTurns`.
+        note: Takes note of what those that have ended cost.
 
     """
 
-    def __init__(self, clock: Clock, kept: Kept) -> None:
+    def __init__(self, clock: Clock, kept: Kept, note: Note) -> None:
         self._clock = clock
         self._kept = kept
+        self._note = note
         self._touched_ms: dict[str, float] = {}
 
     async def insert(self, tenant: str, turn: LiveTurn) -> bool:
@@ -104,6 +107,7 @@ class MemoryLiveTurns:
         _check(tenant, record)
         self._expect(tenant, record.id, version)
         self._kept[record.id] = record
+        self._note(bill_of(record))
         self._touched_ms.pop(record.id, None)
 
     async def claim(self, tenant: str, turn: str, job: Job) -> bool:

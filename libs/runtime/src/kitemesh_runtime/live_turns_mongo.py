@@ -30,8 +30,10 @@ from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.due_mongo import find_due
 from kitemesh_runtime.errors_mongo import duplicate
 from kitemesh_runtime.execution_stores import Job, LiveStatus, LiveTurn
+from kitemesh_runtime.retention import Days, default_days
+from kitemesh_runtime.retention_mongo import KEPT, kept_for
 from kitemesh_runtime.stores import TurnRecord
-from kitemesh_runtime.turns_mongo import COLLECTION, DELETED, note_rows
+from kitemesh_runtime.turns_mongo import COLLECTION, DELETED, STORED, note_rows
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
 _LOOKED_AT: Final[Document] = {
@@ -49,14 +51,16 @@ class MongoLiveTurns:
     Args:
         database: Where they are.
         writer: Writes inserts, beginnings, saves and ends; all are updates, so a group is one command.
+        days: How long those that have ended are kept.
 
     """
 
-    def __init__(self, database: Database, writer: GroupedWriter) -> None:
+    def __init__(self, database: Database, writer: GroupedWriter, days: Days = default_days) -> None:
         self._database = database
         self._run = database.run
         self._collection = database.collection(COLLECTION)
         self._writer = writer
+        self._days = days
 
     async def insert(self, tenant: str, turn: LiveTurn) -> bool:
         """Store a turn, version 1; `False` when the id exists, live, ended or erased. Grouped."""
@@ -139,7 +143,8 @@ class MongoLiveTurns:
         document = to_document(record)
         note_rows(document, record)
         encoded = encode(document)
-        operation = write(record.id, encoded, when=_is_at(tenant, version), dated=("stored_at",))
+        kept = {KEPT: kept_for(self._days(tenant, "turns"))}
+        operation = write(record.id, encoded, when=_is_at(tenant, version), dated=(STORED,), also=kept)
         await self._writer.submit(operation, size_bytes=len(encoded.raw))
 
     async def claim(self, tenant: str, turn: str, job: Job) -> bool:

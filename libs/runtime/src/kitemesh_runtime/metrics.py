@@ -21,10 +21,27 @@ HTTP_REQUESTS: Final = Counter(
     ["dialect", "status"],
     registry=REGISTRY,
 )
+KEY_LOOKUPS: Final = Counter(
+    "kitemesh_key_lookups_total",
+    "API keys that the store was asked for, by outcome: known, unknown or failed.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 HTTP_REFUSALS: Final = Counter(
     "kitemesh_http_refusals_total",
     "Requests that were answered with an error, by its code.",
     ["code"],
+    registry=REGISTRY,
+)
+LIMIT_REFUSALS: Final = Counter(
+    "kitemesh_limit_refusals_total",
+    "Requests refused because a key or a tenant is at its limit of requests, tokens or turns.",
+    ["dimension"],
+    registry=REGISTRY,
+)
+LIMITS_LOCAL: Final = Gauge(
+    "kitemesh_limits_local",
+    "1 while the store does not answer and this gateway allows its own share of each limit.",
     registry=REGISTRY,
 )
 HTTP_DURATION: Final = Histogram(
@@ -92,6 +109,18 @@ QUEUE_WAIT: Final = Histogram(
     buckets=FAST_BUCKETS,
     registry=REGISTRY,
 )
+QUEUE_WAITING: Final = Gauge(
+    "kitemesh_queue_waiting",
+    "Messages that nobody works on, by stream and pool, as its workers last said.",
+    ["stream", "pool"],
+    registry=REGISTRY,
+)
+PREDICTED_WAIT: Final = Gauge(
+    "kitemesh_predicted_wait_seconds",
+    "How long what is published now will wait, by stream and pool: what waits, over what is done.",
+    ["stream", "pool"],
+    registry=REGISTRY,
+)
 SLOTS: Final = Gauge("kitemesh_slots", "Work that this process may do at once.", registry=REGISTRY)
 SLOTS_USED: Final = Gauge("kitemesh_slots_used", "Work that this process does now.", registry=REGISTRY)
 DEAD_LETTERS: Final = Counter(
@@ -120,6 +149,19 @@ MODEL_FIRST_TOKEN: Final = Histogram(
 MODEL_TOKENS: Final = Counter(
     "kitemesh_model_tokens_total", "Tokens in and out, as providers report them.", ["direction"], registry=REGISTRY
 )
+UPSTREAM_STATE: Final = Gauge(
+    "kitemesh_upstream_state",
+    "How a provider's worst model looks from here: 0 well, 1 tried again by one call at a time, 2 not asked.",
+    ["upstream"],
+    registry=REGISTRY,
+)
+UPSTREAM_FALLBACKS: Final = Counter(
+    "kitemesh_upstream_fallbacks_total",
+    "Times that the next model was asked instead: by the failure's code, or because the one before it was open (failed "
+    "too often) or cooling (asked to be left alone).",
+    ["reason"],
+    registry=REGISTRY,
+)
 TOOL_CALLS: Final = Counter(
     "kitemesh_tool_calls_total", "Tool calls ended, by kind and outcome.", ["kind", "outcome"], registry=REGISTRY
 )
@@ -143,6 +185,11 @@ HOLDS_ENDED: Final = Counter(
 TURNS_REDRIVEN: Final = Counter(
     "kitemesh_turns_redriven_total", "Jobs of stored turns published again by the sweep.", registry=REGISTRY
 )
+USAGE_LAG: Final = Gauge(
+    "kitemesh_usage_lag_seconds",
+    "How long ago the turns ended that are counted last; half a minute while all is well.",
+    registry=REGISTRY,
+)
 NOTICES: Final = Counter(
     "kitemesh_notices_total", "Tries to call a webhook: delivered, retried or given_up.", ["outcome"], registry=REGISTRY
 )
@@ -164,6 +211,11 @@ DEPENDENCY_UP: Final = Gauge(
     ["dependency"],
     registry=REGISTRY,
 )
+STORE_DENIED: Final = Counter(
+    "kitemesh_store_denied_total",
+    "Operations that MongoDB refused because this service's role does not allow them.",
+    registry=REGISTRY,
+)
 BUS_RECONNECTS: Final = Counter("kitemesh_bus_reconnects_total", "Reconnects to NATS.", registry=REGISTRY)
 BUS_ERRORS: Final = Counter(
     "kitemesh_bus_errors_total", "Asynchronous errors of the NATS connection, by kind.", ["kind"], registry=REGISTRY
@@ -171,6 +223,11 @@ BUS_ERRORS: Final = Counter(
 POSTS_GIVEN_UP: Final = Counter(
     "kitemesh_posts_given_up_total",
     "Frames and news that no stream acknowledged in time: they cannot be read again.",
+    registry=REGISTRY,
+)
+CATALOG_REFUSED: Final = Gauge(
+    "kitemesh_catalog_refused",
+    "1 while the catalog file has mistakes, or names pools without queues, and what was read before serves on.",
     registry=REGISTRY,
 )
 LOOP_LAG: Final = Gauge("kitemesh_loop_lag_seconds", "How late the event loop's last tick was.", registry=REGISTRY)

@@ -19,7 +19,7 @@ from kitemesh_runtime.bus import POST_S
 from kitemesh_runtime.calls_nats import decode_ack
 from kitemesh_runtime.client_nats import GuardedClient
 from kitemesh_runtime.metrics import POSTS_GIVEN_UP
-from kitemesh_runtime.wire_nats import pub
+from kitemesh_runtime.wire_nats import pub, subject_of
 
 POSTS_MAX: Final = 65_536
 POSTS_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -62,6 +62,7 @@ class Posting:
         self._closed = False
         self._listening = False
         client.on_regained(self._regained)
+        client.on_denied(self._denied)
 
     @property
     def under_way(self) -> int:
@@ -170,6 +171,13 @@ class Posting:
             self._let_go(token)
         POSTS_GIVEN_UP.inc(len(old))
         log.warning("posts.given_up", messages=len(old))
+
+    def _denied(self, subject: bytes) -> None:
+        """Give up what may not be said: to say it again would only be refused again."""
+        refused = [token for token, post in self._posts.items() if subject_of(post.command) == subject]
+        for token in refused:
+            self._let_go(token)
+        POSTS_GIVEN_UP.inc(len(refused))
 
     def _repeat(self, now: float) -> None:
         room = SLICE_BYTES

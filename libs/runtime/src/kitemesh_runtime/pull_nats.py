@@ -1,9 +1,10 @@
 """The continuous pull: one subscription, and requests for as many deliveries as there is credit, before it runs dry.
 
-The bound: never more deliveries than credit was given, a renewal included. Every delivery counts against the credit
-whichever request brought it; a request asks only for credit that no other stands for; a renewal mutes the old inbox and
-waits for a message to itself, after which nothing of an old request can arrive; and on a new connection old requests
-have no inbox. What the server had already taken up for a muted inbox is delivered again after the ack wait.
+The bound: never more deliveries than credit was given, a renewal included; credit taken back counts until the request
+that asked for it has run out. Every delivery counts against the credit whichever request brought it; a request asks
+only for credit that no other stands for; a renewal mutes the old inbox and waits for a message to itself, after which
+nothing of an old request can arrive; and on a new connection old requests have no inbox. What the server had already
+taken up for a muted inbox is delivered again after the ack wait.
 """
 
 import asyncio
@@ -97,8 +98,13 @@ class NatsPull:
 
     def add_credit(self, n: int) -> None:
         """Allow `n` more deliveries. Requests go out at the end of this turn of the loop."""
-        self._credit += n
-        self._refill_soon()
+        self.set_credit(self._credit + n)
+
+    def set_credit(self, n: int) -> None:
+        """Allow `n` deliveries from now on. What is asked for already may come until its request runs out."""
+        self._credit = n
+        if n > self._outstanding:
+            self._refill_soon()
 
     def pause(self) -> None:
         """Leave further messages in the queue, the credit unspent. Deliveries already under way still arrive."""
@@ -156,7 +162,7 @@ class NatsPull:
     def _receive(self, subject: bytes, reply: bytes, block: bytes | None, payload: bytes) -> None:
         self._heard = True
         if reply:
-            self._credit -= 1
+            self._credit = max(0, self._credit - 1)
             self._outstanding -= 1
             if self._backoff_s != BACKOFF_S:
                 self._backoff_s = BACKOFF_S

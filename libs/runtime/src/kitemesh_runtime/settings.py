@@ -24,6 +24,7 @@ _SERVICE_LINK: Final = re.compile(r"\AKITEMESH_[A-Z0-9_]*(SERVICE_HOST|SERVICE_P
 
 KNOWN: Final = frozenset(
     {
+        "ADDRESS_LOOKUPS_PER_S",
         "AMBIGUITY",
         "ANONYMOUS_AGENT",
         "ANONYMOUS_SCOPES",
@@ -38,10 +39,12 @@ KNOWN: Final = frozenset(
         "HOST",
         "KEY",
         "KEY_PEPPER",
+        "LIMIT_BURST_S",
         "LOG_FORMAT",
         "LOG_LEVEL",
         "MAX_BODY_BYTES",
         "MAX_FILE_BODY_BYTES",
+        "MAX_PREDICTED_WAIT_S",
         "MAX_STREAMS",
         "MAX_UNSENT_BYTES",
         "MAX_WAITING",
@@ -58,6 +61,7 @@ KNOWN: Final = frozenset(
         "SLOTS",
         "SLOW_CLIENT_S",
         "SWEEP_S",
+        "TRUSTED_PROXIES",
         "TURN_BUDGET_S",
         "TURN_QUEUE_MAX",
         "URL",

@@ -7,18 +7,22 @@ reached raises `Unavailable` (`store.down`). Times are the database's own clock;
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from kitemesh_contracts.commands import Mode
+from kitemesh_contracts.commands import Mode, Priority
 from kitemesh_contracts.content import AssistantMessage, FinishReason, Message, Step, Usage
 from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_contracts.events import StepTimings
+from kitemesh_runtime.budgets import Budgets
+from kitemesh_runtime.tenancy import Changes, Limits, Tenants
 
 if TYPE_CHECKING:
     from kitemesh_runtime.execution_stores import Audit, Holds, Ledger, LiveTurns
     from kitemesh_runtime.knowledge import Knowledge
+    from kitemesh_runtime.retention import Retention
     from kitemesh_runtime.rows import Rows
+    from kitemesh_runtime.usage import Usages
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -362,6 +366,10 @@ class KeyRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
         default_agent: Answers where a request names none.
         models: Catalog ids, `agent:…` and `group:…` that it may use; `None` allows all.
         expires_at_s: Epoch seconds; `None` never.
+        limits: Of this key; what they do not say is as the tenant's `key_limits` say.
+        priority: Of its turns; `None` is as the tenant says.
+        rotated_to: The id of the key that takes its place; empty when none does.
+        created_by: The id of the key that made it; empty where none did.
 
     """
 
@@ -375,6 +383,27 @@ class KeyRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: tuple[str, ...] | None = None
     expires_at_s: float | None = None
     revoked_at_s: float | None = None
+    limits: Limits = Limits()
+    priority: Priority | None = None
+    rotated_to: str = ""
+    created_by: str = ""
+
+
+class KeyChanges(Struct, frozen=True, kw_only=True):
+    """What of a key is to be something else; what is not named stays as it is.
+
+    Attributes:
+        scopes: Those of its scopes that it keeps: it never gets another one.
+
+    """
+
+    name: str | UnsetType = UNSET
+    scopes: tuple[str, ...] | UnsetType = UNSET
+    default_agent: str | UnsetType | None = UNSET
+    models: tuple[str, ...] | UnsetType | None = UNSET
+    expires_at_s: float | UnsetType | None = UNSET
+    limits: Limits | UnsetType = UNSET
+    priority: Priority | UnsetType | None = UNSET
 
 
 class Keys(Protocol):
@@ -391,8 +420,26 @@ class Keys(Protocol):
     async def find(self, digest: str) -> KeyRecord | None:
         """Return the key with that digest, of whatever tenant: the only lookup that starts without one."""
 
+    async def get(self, tenant: str, key: str) -> KeyRecord | None:
+        """Return the key."""
+
     async def list(self, tenant: str) -> list[KeyRecord]:
         """Return the tenant's keys, newest first."""
+
+    async def page(self, tenant: str, *, before: str | None, limit: int) -> "Sequence[KeyRecord]":
+        """Return keys, newest first; `before` is the id of the last one seen, and nothing is behind an unknown one."""
+
+    async def update(self, tenant: str, key: str, changes: KeyChanges) -> KeyRecord | None:
+        """Change the key and return it; `None` when there is none."""
+
+    async def replace(self, tenant: str, key: str, *, by: str, grace_s: float) -> KeyRecord | None:
+        """Have a key run out `grace_s` from now, or sooner if it does, and name its successor; return it as it is then.
+
+        `None` when there is none, or it was revoked, has run out or has a successor already.
+        """
+
+    async def changes(self, since: float | None) -> Changes:
+        """Return the ids of keys, of all tenants, that were stored or changed since a mark; `None` begins with now."""
 
     async def revoke(self, tenant: str, key: str) -> KeyRecord | None:
         """Revoke the key for good and return it; again is the same. `None` when there is none."""
@@ -401,13 +448,16 @@ class Keys(Protocol):
 class Blobs(Protocol):
     """Bytes too large to travel or to embed."""
 
-    async def put(self, tenant: str, data: bytes, *, keep_s: float, about: str = "", name: str | None = None) -> str:
+    async def put(
+        self, tenant: str, data: bytes, *, keep_s: float | None, about: str = "", name: str | None = None
+    ) -> str:
         """Store the bytes for at least `keep_s` seconds and return their id.
 
         Args:
             tenant: Whose they are.
             data: The bytes.
-            keep_s: How long; a `name` that is stored again is kept for so long from then.
+            keep_s: How long; a `name` that is stored again is kept for so long from then. `None`: longer than a turn
+                is kept that names them, and that waits for a person no longer than some days.
             about: What they belong to, for `forget`: a conversation, or a turn that has none.
             name: Their id, made of the tenant and the bytes: the same bytes are stored once. `None`: a new one.
 
@@ -434,3 +484,7 @@ class Stores(NamedTuple):
     audit: "Audit"
     rows: "Rows"
     knowledge: "Knowledge"
+    tenants: Tenants
+    usage: "Usages"
+    retention: "Retention"
+    budgets: Budgets

@@ -9,14 +9,21 @@ from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.rows import rows_of
 from kitemesh_runtime.stores import Erased, TurnRecord
+from kitemesh_runtime.usage import Note, bill_of
 
 _WORD: Final = re.compile(r"\w+")
 
 
 class Tombstone(NamedTuple):
-    """Stands where a turn was, and keeps it from being stored again."""
+    """Stands where a turn was, and keeps it from being stored again.
+
+    Attributes:
+        is_billed: What it cost was noted.
+
+    """
 
     tenant: str
+    is_billed: bool = True
 
 
 Kept = dict[str, LiveTurn | TurnRecord | Tombstone]
@@ -28,21 +35,28 @@ class MemoryTurns:
 
     Args:
         kept: Where they are, by id; shared with `MemoryLiveTurns`.
+        note: Takes note of what each of them cost.
 
     """
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: Kept, note: Note) -> None:
         self._kept = kept
+        self._note = note
 
     async def put(self, tenant: str, record: TurnRecord) -> None:
         """Store an ended turn. The first one stored under an id stays; a live one is not ended here."""
         if record.tenant != tenant:
             raise Bug("a turn was to be stored for another tenant than its own")
+        is_new = record.id not in self._kept
         found = self._kept.setdefault(record.id, record)
         if found.tenant != tenant:
             raise Conflict(ErrorCode.DUPLICATE, "it exists already")
         if isinstance(found, LiveTurn):
             raise Conflict(ErrorCode.STALE, "it has not ended")
+        if is_new or (isinstance(found, Tombstone) and not found.is_billed):
+            self._note(bill_of(record))
+        if isinstance(found, Tombstone):
+            self._kept[record.id] = Tombstone(tenant)
 
     async def get(self, tenant: str, turn: str) -> TurnRecord | None:
         """Return the turn, or `None`."""
@@ -75,12 +89,14 @@ class MemoryTurns:
             and (agent is None or (turn.agent == agent and turn.row > 0 and isinstance(turn, TurnRecord)))
         ][:limit]
         for turn in found:
+            if isinstance(turn, LiveTurn):
+                self._note(bill_of(turn))
             self._kept[turn.id] = Tombstone(tenant)
         return [Erased(turn.id, turn.message, _blobs_of(turn), len(rows_of(turn))) for turn in found]
 
     async def bury(self, tenant: str, turn: str) -> None:
         """Have a turn count as erased that is not stored so far; one that is stored stays."""
-        self._kept.setdefault(turn, Tombstone(tenant))
+        self._kept.setdefault(turn, Tombstone(tenant, is_billed=False))
 
 
 def words_in(text: str) -> set[str]:

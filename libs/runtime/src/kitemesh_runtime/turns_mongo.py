@@ -1,14 +1,16 @@
 """Ended turns in MongoDB: one document a turn, its messages embedded, inserted in groups.
 
-The document is the record itself with `id` as `_id`, and `stored_at` for retention. The collection also holds the
-turns that have not ended, which `live_turns_mongo` writes and which are marked `live`, and, for an hour, what keeps a
-turn that was erased from being written again: its `_id` and its tenant, marked `deleted`.
+The document is the record itself with `id` as `_id`, and `stored_at`, by which it is counted. The collection also holds
+the turns that have not ended, which `live_turns_mongo` writes and which are marked `live`, and, for an hour, what keeps
+a turn that was erased from being written again: its `_id` and its tenant, marked `deleted`, and its `bill`.
 """
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import msgspec
+from bson.timestamp import Timestamp
 from pymongo import DESCENDING, InsertOne
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
@@ -16,24 +18,41 @@ from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.documents_mongo import ABSENT, Document, Pipeline, encode, from_document, literal, to_document
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.retention import Days, default_days
+from kitemesh_runtime.retention_mongo import KEPT, TOMBSTONE
 from kitemesh_runtime.rows import rows_of
 from kitemesh_runtime.stores import Erased, TurnRecord
+from kitemesh_runtime.usage import bill_of
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
 COLLECTION: Final = "turns"
 DELETED: Final = "deleted"
+STORED: Final = "stored_at"
+"""When the end of a turn was stored, by the server's clock: a timestamp where it was inserted, else a date."""
+BILL: Final = "bill"
+"""What an erased turn cost, which is all that is left of it."""
 _ENDED: Final[Document] = {"live": None, DELETED: None}
+_WHAT_IT_IS: Final[Document] = {"live": 1, DELETED: 1, BILL: 1}
 _LEFT_BEHIND: Final[Document] = {"message": 1, "rows": 1, "input.parts.blob": 1, "steps.results.blob": 1}
 
 
 class MongoTurns:
-    """The `Turns` port on MongoDB."""
+    """The `Turns` port on MongoDB.
 
-    def __init__(self, database: Database, writer: GroupedWriter, clock: Clock) -> None:
+    Args:
+        database: Where they are.
+        writer: Inserts them.
+        clock: Dates how long they are kept.
+        days: How long that is.
+
+    """
+
+    def __init__(self, database: Database, writer: GroupedWriter, clock: Clock, days: Days = default_days) -> None:
         self._run = database.run
         self._collection = database.collection(COLLECTION)
         self._writer = writer
         self._clock = clock
+        self._days = days
 
     async def put(self, tenant: str, record: TurnRecord) -> None:
         """Store an ended turn; grouped. The first one stored under an id stays; a live one is not ended here.
@@ -47,16 +66,23 @@ class MongoTurns:
             raise Bug("a turn was to be stored for another tenant than its own")
         document = to_document(record)
         note_rows(document, record)
-        document["stored_at"] = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        # The server fills it in; an expression over its clock would be an upsert, which costs ten times as much.
+        document[STORED] = Timestamp(0, 0)
+        days = timedelta(days=self._days(tenant, "turns"))
+        document[KEPT] = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC) + days
         encoded = encode(document)
         try:
             await self._writer.submit(InsertOne(encoded), size_bytes=len(encoded.raw))
         except Conflict as exc:
-            found = await self._run(self._collection.find_one({"_id": record.id, "tenant": tenant}, {"live": 1}))
+            found = await self._run(self._collection.find_one({"_id": record.id, "tenant": tenant}, _WHAT_IT_IS))
             if found is None:
                 raise
             if "live" in found:
                 raise Conflict(ErrorCode.STALE, "it has not ended") from exc
+            if DELETED in found and BILL not in found:
+                unbilled = {"_id": record.id, "tenant": tenant, DELETED: True, BILL: None}
+                billed = {"$set": {BILL: _bill(record)}, "$currentDate": {STORED: True}}
+                await self._run(self._collection.update_one(unbilled, billed))
 
     async def get(self, tenant: str, turn: str) -> TurnRecord | None:
         """Return the turn, or `None`."""
@@ -88,7 +114,7 @@ class MongoTurns:
         if found:
             named = {**match, "_id": {"$in": [document["_id"] for document in found]}}
             mine = uuid.uuid4().hex if agent is not None else ""
-            done = await self._run(self._collection.update_many(named, _tombstone(tenant, mine)))
+            done = await self._run(self._collection.update_many(named, _erase(tenant, mine)))
             if mine and done.modified_count < len(found):
                 # Somebody else erased some of them in between: each is one's only.
                 mine_only = {"_id": named["_id"], "tenant": tenant, "by": mine}
@@ -102,7 +128,7 @@ class MongoTurns:
 
     async def bury(self, tenant: str, turn: str) -> None:
         """Have a turn count as erased that is not stored so far; one that is stored stays."""
-        if_absent: Any = [{"$replaceWith": {"$cond": [ABSENT, _tombstone(tenant)[0]["$replaceWith"], "$$ROOT"]}}]
+        if_absent: Any = [{"$replaceWith": {"$cond": [ABSENT, _tombstone(tenant), "$$ROOT"]}}]
         await self._run(self._collection.update_one({"_id": turn}, if_absent, upsert=True))
 
 
@@ -112,9 +138,37 @@ def note_rows(document: Document, turn: LiveTurn | TurnRecord) -> None:
         document["rows"] = len(rows_of(turn))
 
 
-def _tombstone(tenant: str, by: str = "") -> Pipeline:
-    left = {"_id": "$_id", "tenant": literal(tenant), DELETED: True, "deleted_at": "$$NOW"}
+_IS_LIVE: Final[Document] = {"$eq": ["$live", True]}
+_HAS_SERVED: Final[Document] = {"$and": [{"$not": [_IS_LIVE]}, {"$gt": ["$served_by", ""]}]}
+_BILLED: Final[Document] = {
+    STORED: {"$cond": [_IS_LIVE, "$$NOW", f"${STORED}"]},
+    # Not its `status`: no list must find it.
+    BILL: {
+        "key": {"$ifNull": ["$key", ""]},
+        "model": {"$cond": [_HAS_SERVED, "$served_by", "$model"]},
+        "outcome": {"$cond": [_IS_LIVE, "cancelled", "$status"]},
+        "usage": {"$ifNull": ["$usage", {}]},
+    },
+}
+
+
+def _tombstone(tenant: str) -> Document:
+    return {"_id": "$_id", "tenant": literal(tenant), DELETED: True, **TOMBSTONE}
+
+
+def _erase(tenant: str, by: str) -> Pipeline:
+    left = {**_tombstone(tenant), **_BILLED}
     return [{"$replaceWith": {**left, "by": by} if by else left}]
+
+
+def _bill(record: TurnRecord) -> Document:
+    bill = bill_of(record)
+    return {
+        "key": bill.key,
+        "model": bill.model,
+        "outcome": bill.outcome,
+        "usage": msgspec.to_builtins(bill.usage),
+    }
 
 
 def _blobs_in(document: Document) -> tuple[str, ...]:

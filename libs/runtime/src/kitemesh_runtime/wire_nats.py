@@ -188,6 +188,11 @@ def hpub(subject: str, payload: bytes, *, reply: str, header: str, value: str, m
     return f"HPUB {subject} {reply} {size} {size + len(payload)}\r\n{block}".encode() + payload + b"\r\n"
 
 
+def subject_of(command: bytes) -> bytes:
+    """Return where a publication that was built here goes."""
+    return command.split(b" ", 2)[1]
+
+
 def status_of(headers: bytes | None) -> int:
     """Return the status that a header block opens with, or 0."""
     if headers is None or not headers.startswith(_STATUS_PREFIX):

@@ -1,23 +1,27 @@
 """The worker loop: pull while there are free slots, run a handler for each delivery, answer by its outcome.
 
 It keeps what it holds alive with one heartbeat, stops pulling while a dependency is down, and hands back what it still
-holds when told to stop. What waits to be retried has no slot: others are pulled meanwhile, up to a bound. It does not
-know what a message means, nor the store, nor NATS.
+holds when told to stop. What waits to be retried has no slot: others are pulled meanwhile, up to a bound. Whose
+delivery gets the next slot is decided in `slots`. It does not know what a message means, nor the store, nor NATS.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 from msgspec import Struct
 
 from kitemesh_contracts import topology
-from kitemesh_contracts.errors import Bug, ContractViolation, Unavailable
+from kitemesh_contracts.beats import BEAT_EVERY_S, Queue
+from kitemesh_contracts.errors import Bug, ContractViolation, KitemeshError, Unavailable
 from kitemesh_contracts.subjects import last_token
+from kitemesh_contracts.topology import Lane
 from kitemesh_runtime.bus import Bus, Delivery, Pull
-from kitemesh_runtime.slots import Slots, split
+from kitemesh_runtime.slots import Slots
 
 BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
@@ -92,11 +96,12 @@ class Worker:
         self,
         bus: Bus,
         stream: str,
-        consumers: Sequence[str],
+        consumers: Sequence[str | Lane],
         slots: int,
         handler: Handler,
         *,
         name: str,
+        pool: str = "",
         heartbeat_s: float = topology.WORKER_HEARTBEAT_S,
         gate: Gate | None = None,
         on_release: Release | None = None,
@@ -109,10 +114,11 @@ class Worker:
         Args:
             bus: Where deliveries come from.
             stream: Stream of all the consumers.
-            consumers: Durable consumers; slots are split over them.
-            slots: Handlers that run at once.
+            consumers: Durable consumers; they share the slots.
+            slots: Handlers that run at once, over all consumers.
             handler: Says how it went. `Unavailable` means that a dependency is down, `ContractViolation` is a `Reject`.
             name: For logs and task names.
+            pool: Whose queues these are, for its signs of life.
             heartbeat_s: How often held messages are kept from redelivery; well below the consumers' ack wait.
             gate: Awaited before a handler that raised `Unavailable` is run again; backoff alone when `None`.
             on_release: Hands a message back (publishes that it was released); it is acknowledged once this returns,
@@ -125,8 +131,12 @@ class Worker:
         """
         self._bus = bus
         self._stream = stream
-        self._consumers = tuple(consumers)
-        self._slots = [Slots(share) for share in split(slots, len(self._consumers))]
+        self._lanes = [Lane(each) if isinstance(each, str) else each for each in consumers]
+        self._slots = Slots(slots, self._lanes, asyncio.get_running_loop())
+        self._pool = pool
+        self._done = [0] * len(self._lanes)
+        # Consumers of which something came since the last look.
+        self._heard: set[int] = set()
         self._handler = handler
         self._name = name
         self._heartbeat_s = heartbeat_s
@@ -152,6 +162,32 @@ class Worker:
         return len(self._held)
 
     @property
+    def slots(self) -> int:
+        """Handlers that run at once; 0 while nothing is taken up."""
+        return 0 if self._paused or self._stopping.is_set() else self._slots.size
+
+    def queues(self) -> list[Queue]:
+        """Say what is known of its queues, priority by priority; nothing while nothing is taken up."""
+        if not self.slots:
+            return []
+        # With a free slot, what waits is on its way.
+        pending = self._slots.pending if self._slots.free <= 0 else (0,) * len(self._lanes)
+        places: dict[str, list[int]] = {}
+        for place, lane in enumerate(self._lanes):
+            places.setdefault(lane.priority, []).append(place)
+        return [
+            Queue(
+                stream=self._stream,
+                pool=self._pool,
+                priority=priority,
+                waiting=sum(pending[place] for place in own),
+                lanes=tuple(pending[place] for place in own) if len(own) > 1 else (),
+                done=sum(self._done[place] for place in own),
+            )
+            for priority, own in places.items()
+        ]
+
+    @property
     def paused(self) -> bool:
         """Whether a dependency that is down keeps it from pulling."""
         return self._paused
@@ -165,12 +201,14 @@ class Worker:
                 self._group = group
                 self._beaten_s = time.monotonic()
                 beat = group.create_task(self._beat(), name=f"{self._name}:heartbeat")
-                for index, consumer in enumerate(self._consumers):
-                    self._pulls.append(await self._bus.pull(self._stream, consumer, self._receiver(index)))
-                    self._slots[index].fill(self._pulls[index])
+                look = group.create_task(self._look(), name=f"{self._name}:look")
+                for index, lane in enumerate(self._lanes):
+                    self._pulls.append(await self._bus.pull(self._stream, lane.consumer, self._receiver(index)))
+                self._slots.fill(self._pulls)
                 await self._stopping.wait()
                 await self._stop()
                 beat.cancel()
+                look.cancel()
         finally:
             self._ended.set()
             for pull in self._pulls:
@@ -203,60 +241,80 @@ class Worker:
             if self._thawing or now_s - self._beaten_s >= STANDSTILL_S:
                 log.warning("delivery.left", reason="the process stood still", **self._ids(held))
                 self._tell(held, "left")
-                self._slots[index].free()
+                self._slots.pass_over(index, delivery.pending)
                 return
             self._held.add(held)
+            self._heard.add(index)
             if self._on_taken is not None:
                 self._on_taken(delivery)
-            # What still arrives while stopping is only handed back.
-            if not self._stopping.is_set() and self._group is not None:
-                task_name = f"{self._name}:{last_token(delivery.subject)}"
-                held.task = self._group.create_task(self._work(held), name=task_name)
+            if self._slots.take(index, delivery.pending):
+                self._start(held)
+            else:
+                self._slots.wait(index, partial(self._start_late, held))
 
         return receive
 
+    def _start(self, held: _Held) -> bool:
+        # What comes, or comes to its turn, while stopping is only handed back.
+        if self._stopping.is_set() or self._group is None:
+            return False
+        task_name = f"{self._name}:{last_token(held.delivery.subject)}"
+        held.task = self._group.create_task(self._work(held), name=task_name)
+        return True
+
+    def _start_late(self, held: _Held) -> bool:
+        """Start what waited for a slot, unless it may be another's by now."""
+        if held in self._held and self._stands_still():
+            self._let_go(held)
+        return held in self._held and self._start(held)
+
+    def _stands_still(self) -> bool:
+        return time.monotonic() - self._beaten_s >= STANDSTILL_S
+
+    def _let_go(self, held: _Held) -> None:
+        log.warning("delivery.left", reason="the process stood still", **self._ids(held))
+        self._held.discard(held)
+        self._slots.forget(held.pull_index)
+        self._tell(held, "left")
+
     async def _work(self, held: _Held) -> None:
         """Run the handler until it has an outcome; ends with the message still held when the worker stops before."""
-        slots = self._slots[held.pull_index]
         backoff_s = BACKOFF_S
         crashes = 0
         while True:
-            # Others may have been pulled while it waited, so that there may be no free slot.
-            held.waiting = True
-            async with slots.running:
-                held.waiting = False
-                gate, paused = None, False
-                try:
-                    outcome = await self._outcome(held)
-                    self._resume()
-                except Unavailable as exc:
-                    self._pause(held, exc.message)
-                    paused = True
-                    gate, outcome = self._gate, Retry(backoff_s, "")
-                    backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
-                except Exception:
-                    crashes += 1
-                    log.exception("delivery.crashed", crashes=crashes, **self._ids(held))
-                    if crashes > CRASHES_MAX:
-                        held.delivery.nak(REDELIVER_S)
-                        self._finish(held, "failed")
-                        return
-                    outcome = Retry(backoff_s, "an unexpected error")
-                    backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
-                if not isinstance(outcome, Retry):
-                    self._answer(held, outcome)
+            held.waiting = False
+            gate, paused = None, False
+            try:
+                outcome = await self._outcome(held)
+                self._resume()
+            except Unavailable as exc:
+                self._pause(held, exc.message)
+                paused = True
+                gate, outcome = self._gate, Retry(backoff_s, "")
+                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+            except Exception:
+                crashes += 1
+                log.exception("delivery.crashed", crashes=crashes, **self._ids(held))
+                if crashes > CRASHES_MAX:
+                    held.delivery.nak(REDELIVER_S)
+                    self._finish(held, "failed")
                     return
-                if outcome.reason:
-                    log.info("delivery.retried", reason=outcome.reason, after_s=outcome.after_s, **self._ids(held))
-                if self._stopping.is_set():
-                    return
+                outcome = Retry(backoff_s, "an unexpected error")
+                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+            if not isinstance(outcome, Retry):
+                self._answer(held, outcome)
+                return
+            if outcome.reason:
+                log.info("delivery.retried", reason=outcome.reason, after_s=outcome.after_s, **self._ids(held))
+            if self._stopping.is_set():
+                return
             held.waiting = True
-            lent = not paused and slots.lend()
+            lent = not paused and self._slots.lend(held.pull_index)
             await asyncio.sleep(outcome.after_s)
             if gate is not None:
                 await gate.wait_up()
             if lent:
-                slots.reclaim()
+                await self._slots.reclaim(held.pull_index)
 
     async def _outcome(self, held: _Held) -> Outcome:
         try:
@@ -287,8 +345,9 @@ class Worker:
         # A pause must not outlive what caused it, or nothing would be left to end it.
         self._resume()
         self._held.discard(held)
+        self._done[held.pull_index] += 1
         self._tell(held, outcome)
-        self._slots[held.pull_index].free()
+        self._slots.leave(held.pull_index)
 
     def _pause(self, held: _Held, reason: str) -> None:
         self._tell(held, "unavailable")
@@ -308,13 +367,28 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._heartbeat_s)
+            stood_still = self._stands_still()
+            if stood_still:
+                for held in [each for each in self._held if each.task is None]:
+                    self._let_go(held)
             for held in self._held:
                 held.delivery.in_progress()
-            now_s = time.monotonic()
-            stood_still = now_s - self._beaten_s >= STANDSTILL_S
-            self._beaten_s = now_s
+            self._beaten_s = time.monotonic()
             if stood_still:
                 await self._thaw()
+
+    async def _look(self) -> None:
+        """Ask what waits in the queues of which, for want of slots, nothing is heard."""
+        while True:
+            await asyncio.sleep(BEAT_EVERY_S)
+            heard, self._heard = self._heard, set()
+            if self._slots.free > 0 or self._paused:
+                continue
+            for index, lane in enumerate(self._lanes):
+                if index not in heard and self._slots.is_deaf(index):
+                    with suppress(KitemeshError):
+                        # The bus reports its own outages, and what it is denied; nothing here depends on the answer.
+                        self._slots.learn(index, await self._bus.waiting(self._stream, lane.consumer))
 
     async def _thaw(self) -> None:
         """Leave what was sent while the process stood still: all that arrives before a message to itself."""
@@ -331,6 +405,7 @@ class Worker:
 
     async def _stop(self) -> None:
         """Let handlers finish within the time, cancel the others, hand back what is still held."""
+        self._slots.close()
         await asyncio.gather(*(pull.stop() for pull in self._pulls))
         tasks = {held.task for held in self._held if held.task is not None}
         for held in self._held:
@@ -377,7 +452,7 @@ class Worker:
         return {
             "worker": self._name,
             "stream": self._stream,
-            "consumer": self._consumers[held.pull_index],
+            "consumer": self._lanes[held.pull_index].consumer,
             "subject": held.delivery.subject,
             "sequence": held.delivery.sequence,
             "deliveries": held.delivery.deliveries,

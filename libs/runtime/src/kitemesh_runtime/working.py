@@ -6,6 +6,7 @@ The one place that turns deliveries into metrics.
 import asyncio
 from collections.abc import Callable, Sequence
 
+from kitemesh_runtime.beats import Signs
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.lifecycle import Life
@@ -38,6 +39,15 @@ def taker(queue: str, clock: Clock) -> Callable[[Delivery], None]:
             again.inc()
 
     return take
+
+
+def signs_of(workers: Sequence[Worker]) -> Signs:
+    """Say how a service is that has workers."""
+    return Signs(
+        load=sum(worker.in_flight for worker in workers),
+        slots=sum(worker.slots for worker in workers),
+        queues=tuple(queue for worker in workers for queue in worker.queues()),
+    )
 
 
 async def work_until_stopped(life: Life, workers: Sequence[Worker], *, drain_s: float) -> None:
