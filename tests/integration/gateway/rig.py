@@ -21,6 +21,7 @@ from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.clock import SystemClock
 from kitemesh_runtime.dependency import Dependency
+from kitemesh_runtime.directory import Directory
 from kitemesh_runtime.foundation import Foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.parcels import Parcels
@@ -117,9 +118,16 @@ class Cluster:
         )
         self._publish(start, step, attempt, ended)
 
-    async def end_large(self, start: StartTurn, text: str) -> None:
+    async def end_large(self, start: StartTurn, text: str, **fields: Any) -> None:
         ended = TurnEnded(
-            turn=start.turn, tenant=start.tenant, outcome="completed", step=1, attempt=1, text=text, finish="stop"
+            turn=start.turn,
+            tenant=start.tenant,
+            outcome="completed",
+            step=1,
+            attempt=1,
+            text=text,
+            finish="stop",
+            **fields,
         )
         payload = await self._parcels.pack(start.tenant, ended)
         self.bus.publish(subjects.live(start.gateway, start.turn, 1, 1), payload)
@@ -275,6 +283,7 @@ class Rig(NamedTuple):
     stores: Stores
     store_state: Dependency
     client: Callable[[], Client]
+    bus: NatsBus
 
     async def ask(self, request: bytes) -> Answer:
         """Send a request on a connection of its own and read the whole answer."""
@@ -325,7 +334,10 @@ async def open_rig(
             clock=clock,
             bus_state=bus_state,
             store_state=store_state,
+            directory=Directory(stores.tenants, clock),
         )
+        await base.directory.begin()
+        await stack.enter_async_context(life.background(directory=base.directory.run()))
         if is_worked:
             await cluster.listen()
         gateway = await stack.enter_async_context(open_gateway(settings, life, base))
@@ -336,7 +348,7 @@ async def open_rig(
             return clients[-1]
 
         try:
-            yield Rig(gateway, life, settings, cluster, stores, store_state, client)
+            yield Rig(gateway, life, settings, cluster, stores, store_state, client, bus)
         finally:
             for each in clients:
                 each.close()

@@ -138,7 +138,9 @@ class Gateway:
     """What of a gateway shows streams."""
 
     def __init__(self, bus: NatsBus, stores: Stores) -> None:
-        self.relay = Relay(bus, Parcels(stores.blobs), stores.live_turns, stores.holds, CLOCK)
+        self.relay = Relay(
+            bus, Parcels(stores.blobs), stores.live_turns, stores.holds, CLOCK, conversations=stores.conversations
+        )
         self.streams = Streams(CLOCK, ping_s=15, patience_s=15, max_unsent_bytes=256 * 1024, first_event_s=10)
 
     @asynccontextmanager

@@ -154,7 +154,7 @@ async def test_models_are_listed_and_found_by_raw_ids(rig: Rig) -> None:
     listed = (await rig.ask(get("/v1/models"))).json()
     assert listed["object"] == "list"
     assert all(
-        set(model) == {"id", "object", "created", "owned_by"} and isinstance(model["created"], int)
+        set(model) == {"id", "object", "created", "owned_by", "kitemesh"} and isinstance(model["created"], int)
         for model in listed["data"]
     )
     for model in listed["data"]:
@@ -270,6 +270,7 @@ ENDINGS: list[tuple[ErrorCode, Told]] = [
     (ErrorCode.TURN_CANCELLED, Told(409, "conflict_error", "turn.cancelled", WORDS)),
     (ErrorCode.CONVERSATION_FULL, Told(429, "rate_limit_error", "queue_full", WORDS, CONVERSATION)),
     (ErrorCode.UPSTREAM_LIMITED, Told(429, "rate_limit_error", "rate_limit_exceeded", WORDS)),
+    (ErrorCode.UPSTREAM_CONTEXT, Told(400, "invalid_request_error", "context_length_exceeded", WORDS, "messages")),
     (ErrorCode.UPSTREAM_UNREACHABLE, Told(502, "upstream_error", "upstream.unreachable", WORDS)),
     (ErrorCode.UPSTREAM_REFUSED, Told(502, "upstream_error", "upstream.refused", WORDS)),
     (ErrorCode.UPSTREAM_FAILED, Told(502, "upstream_error", "upstream.failed", WORDS)),

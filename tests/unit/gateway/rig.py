@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import cast
 
 from kitemesh_contracts import codec, subjects, topology
@@ -56,6 +57,7 @@ class DeafBus:
         self.reconnected: list[Callable[[], None]] = []
         self.captured: dict[str, bytes] = {}
         self.reads: list[str] = []
+        self.queued: set[str] = set()
         self._read = asyncio.Condition()
 
     def publish(self, subject: str, payload: bytes) -> None:
@@ -97,6 +99,9 @@ class DeafBus:
         """Wait until somebody has asked so often for what is captured."""
         async with self._read:
             await self._read.wait_for(lambda: len(self.reads) >= times)
+
+    async def holds(self, stream: str, subject: str) -> bool:
+        return any(fnmatchcase(each, subject) for each in self.queued)
 
     def as_bus(self) -> Bus:
         return cast("Bus", self)

@@ -81,6 +81,10 @@ class Desk:
     def __init__(self) -> None:
         self.open_now: list[Watched] = []
         self.seen: list[Watched] = []
+        self.disowned: list[str] = []
+
+    def disown(self, turn: str) -> None:
+        self.disowned.append(turn)
 
     @property
     def readers(self) -> int:

@@ -81,7 +81,14 @@ class Rig:
         self.stores = memory_stores()
         self.turns = Moody(self.stores.live_turns)
         turns, bus = cast("LiveTurns", self.turns), cast("Bus", self.bus)
-        self.relay = Relay(bus, Parcels(self.stores.blobs), turns, self.stores.holds, self.clock)
+        self.relay = Relay(
+            bus,
+            Parcels(self.stores.blobs),
+            turns,
+            self.stores.holds,
+            self.clock,
+            conversations=self.stores.conversations,
+        )
         self.cancelling = Cancelling(
             turns,
             self.stores.holds,

@@ -61,7 +61,14 @@ class Rig:
         self.bus = DeafBus()
         self.stores: Stores = memory_stores()
         parcels = Parcels(self.stores.blobs)
-        self.relay = Relay(self.bus.as_bus(), parcels, self.stores.live_turns, self.stores.holds, self.clock)
+        self.relay = Relay(
+            self.bus.as_bus(),
+            parcels,
+            self.stores.live_turns,
+            self.stores.holds,
+            self.clock,
+            conversations=self.stores.conversations,
+        )
         self.screen = Screen()
 
     def capture(self, message: Frame, *, step: int = 1, attempt: int = 1, gateway: str = "gw") -> None:
@@ -100,7 +107,14 @@ class Rig:
     def relay_with(self, blobs: object) -> Relay:
         """Return another relay, whose parcels are there."""
         parcels = Parcels(cast("Blobs", blobs))
-        return Relay(self.bus.as_bus(), parcels, self.stores.live_turns, self.stores.holds, self.clock)
+        return Relay(
+            self.bus.as_bus(),
+            parcels,
+            self.stores.live_turns,
+            self.stores.holds,
+            self.clock,
+            conversations=self.stores.conversations,
+        )
 
     async def idle(self) -> None:
         """Wait until nothing is being read."""

@@ -57,7 +57,14 @@ class Rig:
     def __init__(self) -> None:
         self.bus, self.screen, self.stores = DeafBus(), Screen(), memory_stores()
         clock, parcels = ManualClock(), Parcels(self.stores.blobs)
-        self.relay = Relay(self.bus.as_bus(), parcels, self.stores.live_turns, self.stores.holds, clock)
+        self.relay = Relay(
+            self.bus.as_bus(),
+            parcels,
+            self.stores.live_turns,
+            self.stores.holds,
+            clock,
+            conversations=self.stores.conversations,
+        )
         self.listened: set[str] = set()
         turns = Turns(
             replica="gw",

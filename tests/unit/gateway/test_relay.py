@@ -23,7 +23,12 @@ class Rig:
         self.bus = DeafBus()
         self.stores: Stores = memory_stores()
         self.relay = Relay(
-            self.bus.as_bus(), Parcels(self.stores.blobs), self.stores.live_turns, self.stores.holds, self.clock
+            self.bus.as_bus(),
+            Parcels(self.stores.blobs),
+            self.stores.live_turns,
+            self.stores.holds,
+            self.clock,
+            conversations=self.stores.conversations,
         )
         self.screen = Screen()
 
@@ -176,7 +181,14 @@ async def test_a_closing_event_is_asked_for_again_while_the_store_does_not_answe
 ) -> None:
     monkeypatch.setattr("kitemesh_gateway.fetching.FETCH_AGAIN_S", 0.001)
     parcels = Parcels(ThawingBlobs(rig.stores.blobs))
-    relay = Relay(rig.bus.as_bus(), parcels, rig.stores.live_turns, rig.stores.holds, rig.clock)
+    relay = Relay(
+        rig.bus.as_bus(),
+        parcels,
+        rig.stores.live_turns,
+        rig.stores.holds,
+        rig.clock,
+        conversations=rig.stores.conversations,
+    )
     await relay.listen("gw")
     relay.open(watched(), rig.screen)
     rig.feed_bytes(await Parcels(rig.stores.blobs).pack("acme", ended("x" * 300_000)))
@@ -207,6 +219,42 @@ async def test_after_a_silence_the_stored_turn_is_looked_for(rig: Rig) -> None:
     assert rig.screen.text == "abc"
     assert rig.screen.ended is not None
     assert rig.screen.ended.usage == Usage(input_tokens=1, output_tokens=2)
+
+
+class Accounts:
+    """What was told of turns that are counted."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int | None]] = []
+        self.changed = asyncio.Event()
+
+    def __contains__(self, turn: str) -> bool:
+        return True
+
+    def ended(self, turn: str, used_tokens: int | None = None) -> None:
+        self.told.append((turn, used_tokens))
+        self.changed.set()
+
+
+@pytest.mark.requirement("limits:no-slot-leaks", "limits:tokens")
+async def test_a_turn_whose_end_was_found_in_the_store_is_settled(rig: Rig) -> None:
+    accounts = Accounts()
+    rig.relay.tell(accounts)
+    rig.open(watched())
+    await rig.stores.turns.put("acme", RECORD)
+    rig.wait(LOOK_S + TICK_S)
+    await rig.look_up()
+    assert accounts.told == [(TURN, 3)]
+
+
+@pytest.mark.requirement("limits:no-slot-leaks")
+async def test_a_turn_whose_end_cannot_be_fetched_is_over_all_the_same(rig: Rig) -> None:
+    accounts = Accounts()
+    rig.relay.tell(accounts)
+    rig.feed_bytes(await Parcels(memory_stores().blobs).pack("acme", ended("x" * 300_000)))
+    async with asyncio.timeout(5):
+        await accounts.changed.wait()
+    assert accounts.told == [(TURN, None)]
 
 
 @pytest.mark.requirement("attempt:stored-turn-is-looked-for")
@@ -281,6 +329,52 @@ async def test_a_turn_that_keeps_nothing_is_lost_when_its_end_may_have_been_miss
     rig.wait(LOST_S)
     assert rig.screen.error is not None
     assert rig.screen.error.code is ErrorCode.TURN_LOST
+
+
+@pytest.mark.requirement("attempt:lost-turn-is-told")
+async def test_a_turn_that_the_bus_has_forgotten_is_told_so_before_its_budget_ends(rig: Rig) -> None:
+    rig.open(watched(budget_s=600))
+    rig.bus.reconnect()
+    for _ in range(2):
+        assert not rig.screen.is_over
+        rig.wait(LOOK_S + TICK_S)
+        await rig.look_up()
+    assert rig.screen.error is not None
+    assert rig.screen.error.code is ErrorCode.TURN_LOST
+
+
+@pytest.mark.requirement("attempt:waiting-is-not-death")
+@pytest.mark.parametrize(
+    "subject",
+    [
+        subjects.turn_start(TURN),
+        subjects.control_start(TURN),
+        subjects.model_job("p", "batch", 3, TURN),
+        subjects.tool_job("p", "interactive", 0, TURN),
+        subjects.event("step.generated", TURN),
+    ],
+)
+async def test_a_turn_that_is_in_any_queue_after_a_reconnect_is_waited_for(rig: Rig, subject: str) -> None:
+    rig.open(watched(budget_s=600))
+    rig.bus.queued.add(subject)
+    rig.bus.reconnect()
+    for _ in range(20):
+        rig.wait(LOOK_S + TICK_S)
+        await rig.look_up()
+    assert not rig.screen.is_over
+
+
+@pytest.mark.requirement("attempt:waiting-is-not-death")
+async def test_a_turn_that_waits_in_its_conversation_after_a_reconnect_is_waited_for(rig: Rig) -> None:
+    conversations = rig.stores.conversations
+    await conversations.create("acme", "conv", "earlier", agent=None)
+    await conversations.take("acme", "conv", TURN, b"start", max_waiting=5)
+    rig.open(watched(budget_s=600, conversation="conv", fresh=False))
+    rig.bus.reconnect()
+    for _ in range(3):
+        rig.wait(LOOK_S + TICK_S)
+        await rig.look_up()
+    assert not rig.screen.is_over
 
 
 @pytest.mark.requirement("attempt:waiting-is-not-death")

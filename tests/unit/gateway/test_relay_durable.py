@@ -65,7 +65,14 @@ class Rig:
         self.bus = DeafBus()
         self.stores: Stores = memory_stores()
         parcels = Parcels(self.stores.blobs)
-        self.relay = Relay(self.bus.as_bus(), parcels, self.stores.live_turns, self.stores.holds, self.clock)
+        self.relay = Relay(
+            self.bus.as_bus(),
+            parcels,
+            self.stores.live_turns,
+            self.stores.holds,
+            self.clock,
+            conversations=self.stores.conversations,
+        )
         self.screen = Screen()
 
     def feed(self, message: Frame | TurnEnded, *, step: int = 1, attempt: int = 1, gateway: str = "gw") -> None:

@@ -92,7 +92,12 @@ async def read(
     """Attach to the turn at a gateway that never heard of it, and leave behind `most` events."""
     clock = ManualClock()
     relay = Relay(
-        cluster.bus.as_bus(), Parcels(memory_stores().blobs), cast("Any", cluster), cast("Any", cluster), clock
+        cluster.bus.as_bus(),
+        Parcels(memory_stores().blobs),
+        cast("Any", cluster),
+        cast("Any", cluster),
+        clock,
+        conversations=cast("Any", cluster),
     )
     stream = Stream(encoder, "req", max_unsent_bytes=1 << 20, opens_by_s=0, starts_at_once=True)
     pipe = Pipe()

@@ -47,7 +47,14 @@ class Place:
     def __init__(self) -> None:
         self.clock, bus, self.renewals = ManualClock(), DeafBus(), Renewals()
         self.stores = stores = memory_stores(self.clock)
-        self.relay = Relay(bus.as_bus(), Parcels(stores.blobs), stores.live_turns, stores.holds, self.clock)
+        self.relay = Relay(
+            bus.as_bus(),
+            Parcels(stores.blobs),
+            stores.live_turns,
+            stores.holds,
+            self.clock,
+            conversations=stores.conversations,
+        )
         self.turns = self.over(cast("Any", self.renewals), bus)
 
     def over(self, conversations: Any, bus: DeafBus) -> Turns:

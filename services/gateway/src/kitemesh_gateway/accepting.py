@@ -136,17 +136,13 @@ class Accepting:
                 raise
             if isinstance(stored, StartTurn):
                 return stored
-            found = await self._wait_for(start.tenant, stored)
-            if found is not None and (key is None or not was_refused(found)):
+            try:
+                found = await self._find(start.tenant, key, stored, give_up_at_s)
+            except asyncio.CancelledError:
+                self._relay.disown(start.turn)
+                raise
+            if found is not None:
                 return found
-            if found is not None and key is not None:
-                # Nothing was run for it: the key is the client's to try again with.
-                await self._free(start.tenant, key, found.id)
-            elif await self._was_erased(start.tenant, stored):
-                raise NotFound(ErrorCode.CONVERSATION_UNKNOWN, "What this request came to was deleted")
-            elif self._clock.monotonic() >= give_up_at_s:
-                message = "The request that this Idempotency-Key came with first is not accepted yet"
-                raise Conflict(ErrorCode.IDEMPOTENCY_PENDING, message, retry_after_s=RETRY_S)
 
     async def reserve(self, start: StartTurn, files: Sequence[bytes]) -> StartTurn:
         """Claim and store what a classic turn needs before it begins; return its start, under the id that it has now.
@@ -309,6 +305,27 @@ class Accepting:
         await _again(lambda: self._message_ids.give_back(tenant, start.message, owner))
         return await self._claim_message(start, key)
 
+    async def _find(self, tenant: str, key: Key | None, turn: str, give_up_at_s: float) -> LiveTurn | TurnRecord | None:
+        """Return the turn that stands in the place of a request's own; `None` when it is time to try again.
+
+        Raises:
+            NotFound: It was erased.
+            Conflict: It is not stored yet, and was waited for long enough.
+
+        """
+        found = await self._wait_for(tenant, turn)
+        if found is not None and (key is None or not was_refused(found)):
+            return found
+        if found is not None and key is not None:
+            # Nothing was run for it: the key is the client's to try again with.
+            await self._free(tenant, key, found.id)
+        elif await self._was_erased(tenant, turn):
+            raise NotFound(ErrorCode.CONVERSATION_UNKNOWN, "What this request came to was deleted")
+        elif self._clock.monotonic() >= give_up_at_s:
+            message = "The request that this Idempotency-Key came with first is not accepted yet"
+            raise Conflict(ErrorCode.IDEMPOTENCY_PENDING, message, retry_after_s=RETRY_S)
+        return None
+
     async def _wait_for(self, tenant: str, turn: str) -> LiveTurn | TurnRecord | None:
         """Return the turn that a key stands for, once it is stored; `None` when it is time to ask for the key again."""
         ask_again_at_s = self._clock.monotonic() + ASK_AGAIN_S
@@ -326,9 +343,15 @@ class Accepting:
 
     async def _accept(self, start: StartTurn, key: Key | None, files: Sequence[bytes]) -> None:
         """Accept a turn whose client is gone: nobody can tell any more how far it came."""
-        stored = await self._store(start, key, files)
-        if isinstance(stored, StartTurn):
-            await self._publish(stored, key)
+        is_counted = False
+        try:
+            stored = await self._store(start, key, files)
+            if isinstance(stored, StartTurn):
+                await self._publish(stored, key)
+                is_counted = stored.turn == start.turn
+        finally:
+            if not is_counted:
+                self._relay.disown(start.turn)
 
     def _after(self, work: Coroutine[None, None, None], start: StartTurn) -> None:
         """Do what nobody waits for; the sweep makes up for what fails."""

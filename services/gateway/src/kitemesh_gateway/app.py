@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Final, NamedTuple
 
 import structlog
 
-from kitemesh_contracts.errors import ErrorCode, ErrorInfo
+from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway.accepting import Accepting
+from kitemesh_gateway.address_limit import AddressLimit
+from kitemesh_gateway.administrators import Administrators
+from kitemesh_gateway.admission import Admission
 from kitemesh_gateway.agents_chat import AgentsChat
 from kitemesh_gateway.agents_clearing import AgentsClearing
 from kitemesh_gateway.agents_history import AgentsHistory
@@ -33,15 +36,21 @@ from kitemesh_gateway.draining import send_streams_away
 from kitemesh_gateway.events import Events
 from kitemesh_gateway.exchange import Endpoint
 from kitemesh_gateway.executions import Executions
+from kitemesh_gateway.finding import Finding
 from kitemesh_gateway.http_server import serve_http
 from kitemesh_gateway.keeping import Keeping
+from kitemesh_gateway.keys import Keys
 from kitemesh_gateway.knowledge import KnowledgeBase
+from kitemesh_gateway.limiter import Limiter
 from kitemesh_gateway.message_ids import MessageIds
 from kitemesh_gateway.middleware import Funnel
 from kitemesh_gateway.models import Models
 from kitemesh_gateway.passages import Passages
 from kitemesh_gateway.preparing import Preparing
+from kitemesh_gateway.pressure import Pressure
+from kitemesh_gateway.reading import Reading
 from kitemesh_gateway.reattaching import Reattaching
+from kitemesh_gateway.reckoning import Reckoning
 from kitemesh_gateway.reference import Reference
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies
@@ -49,12 +58,18 @@ from kitemesh_gateway.resume import Resume
 from kitemesh_gateway.routing import Router
 from kitemesh_gateway.settings import GatewaySettings
 from kitemesh_gateway.sse import Streams
+from kitemesh_gateway.tenants import Tenants
 from kitemesh_gateway.turns import Turns
 from kitemesh_gateway.ui_answers import UiAnswers
 from kitemesh_gateway.ui_chat import UiChat
 from kitemesh_gateway.ui_continuing import UiContinuing
 from kitemesh_gateway.ui_streams import UiStreams
+from kitemesh_gateway.usage import Usage
+from kitemesh_runtime.administration import Administration
+from kitemesh_runtime.beats import Signs
+from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clearing import Clearing
+from kitemesh_runtime.fleet import Fleet
 from kitemesh_runtime.foundation import Foundation, open_foundation
 from kitemesh_runtime.lifecycle import Life
 
@@ -81,7 +96,7 @@ async def serve(settings: GatewaySettings, life: Life) -> None:
     relays: list[Relay] = []
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(
-            open_foundation("gateway", settings, life, load=lambda: sum(map(len, relays))),
+            open_foundation("gateway", settings, life, signs=lambda: Signs(sum(map(len, relays)))),
         )
         gateway = await stack.enter_async_context(open_gateway(settings, life, base))
         relays.append(gateway.relay)
@@ -94,7 +109,14 @@ async def serve(settings: GatewaySettings, life: Life) -> None:
 @asynccontextmanager
 async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) -> AsyncIterator[Gateway]:
     """Put the gateway together on its foundation and serve while inside."""
-    relay = Relay(base.bus, base.parcels, base.stores.live_turns, base.stores.holds, base.clock)
+    relay = Relay(
+        base.bus,
+        base.parcels,
+        base.stores.live_turns,
+        base.stores.holds,
+        base.clock,
+        conversations=base.stores.conversations,
+    )
     streams = Streams(
         base.clock,
         ping_s=settings.ping_s,
@@ -119,12 +141,23 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     )
     authenticator = Authenticator(
         base.stores.keys,
+        base.directory,
         settings.key_pepper.get_secret_value().encode(),
         base.clock,
-        anonymous(settings),
-        base.store_state,
+        anonymous=anonymous(settings),
+        store_state=base.store_state,
+        addresses=AddressLimit(settings.address_lookups_per_s, settings.trusted_proxies, base.clock),
     )
     stores = base.stores
+    fleet = Fleet(base.clock)
+    limiter = limiting(settings, life, base, fleet)
+    relay.tell(limiter)
+    admission = Admission(limiter, Pressure(fleet, base.catalog, max_wait_s=settings.max_predicted_wait_s))
+    # The families that take no files take less.
+    reading, text_reading = (
+        Reading(authenticator, admission, max_body_bytes=most, body_timeout_s=settings.body_timeout_s)
+        for most in (settings.max_file_body_bytes, settings.max_body_bytes)
+    )
     replies = Replies(streams)
     keeping = Keeping(stores.blobs)
     preparing = Preparing(base.catalog, Passages(stores.knowledge, base.catalog))
@@ -150,34 +183,19 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         max_body_bytes=settings.max_file_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
-    open_chat = partial(
-        Chat,
-        authenticator,
-        turns,
-        accepting,
-        preparing,
-        reattaching=reattaching,
-        replies=replies,
-        body_timeout_s=settings.body_timeout_s,
+    chat, text_chat = (
+        Chat(each, turns, accepting, preparing, admission=admission, reattaching=reattaching, replies=replies)
+        for each in (reading, text_reading)
     )
-    chat = open_chat(max_body_bytes=settings.max_file_body_bytes)
-    # For the families that take no files.
-    text_chat = open_chat(max_body_bytes=settings.max_body_bytes)
-    background = Background(
-        authenticator,
-        turns,
-        accepting,
-        preparing,
-        max_body_bytes=settings.max_file_body_bytes,
-        body_timeout_s=settings.body_timeout_s,
-    )
+    background = Background(reading, turns, accepting, preparing, admission)
     deciding = Deciding(stores.holds, stores.audit, base.bus, base.catalog)
     approvals = Approvals(
         authenticator,
+        admission,
         stores.holds,
         stores.audit,
         deciding,
-        base.catalog,
+        catalog=base.catalog,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
@@ -212,7 +230,7 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         authenticator, stores.live_turns, stores.holds, cancelling=cancelling, reattaching=reattaching
     )
     resume = Resume(
-        authenticator,
+        text_reading,
         stores.holds,
         stores.live_turns,
         deciding,
@@ -221,11 +239,8 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         replies=replies,
         replica=life.replica,
         budget_s=settings.turn_budget_s,
-        max_body_bytes=settings.max_body_bytes,
-        body_timeout_s=settings.body_timeout_s,
         reattach=reattaching.handle,
     )
-    agents = Agents()
     agents_chat = AgentsChat(text_chat, stores.rows, base.catalog)
     agents_history = AgentsHistory(
         authenticator,
@@ -243,16 +258,18 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     ui_chat = UiChat(chat, ui_answers, ui_continuing, reattaching, run_chat)
     ui_streams = UiStreams(authenticator, stores.conversations, stores.live_turns, reattaching, run_chat)
     events = Events(authenticator, base.bus, base.clock, ping_s=settings.ping_s, patience_s=settings.slow_client_s)
-    models = Models(authenticator, base.catalog)
+    models = Models(authenticator, base.catalog, fleet)
     knowledge = KnowledgeBase(
         authenticator,
         stores.knowledge,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
+    usage = Usage(authenticator, stores.usage, base.clock)
+    keys, tenants = administering(settings, base, authenticator)
     reference = Reference(version("kitemesh-gateway"))
     completions, run_completions, native = Completions(), RunCompletions(), Native()
-    kernel2 = Kernel2()
+    agents, kernel2 = Agents(), Kernel2()
     router = Router(
         (
             Endpoint("POST", "/v1/chat/completions", completions, chat.handle, completions.name),
@@ -284,6 +301,18 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
             Endpoint("POST", "/v1/knowledge", native, knowledge.add, "knowledge"),
             Endpoint("GET", "/v1/knowledge/{id}", native, knowledge.one, "knowledge"),
             Endpoint("DELETE", "/v1/knowledge/{id}", native, knowledge.remove, "knowledge"),
+            Endpoint("GET", "/v1/usage", native, usage.read, "usage"),
+            Endpoint("GET", "/v1/keys", native, keys.all, "keys"),
+            Endpoint("POST", "/v1/keys", native, keys.create, "keys"),
+            Endpoint("GET", "/v1/keys/{id}", native, keys.one, "keys"),
+            Endpoint("PATCH", "/v1/keys/{id}", native, keys.change, "keys"),
+            Endpoint("DELETE", "/v1/keys/{id}", native, keys.revoke, "keys"),
+            Endpoint("POST", "/v1/keys/{id}/rotate", native, keys.rotate, "keys"),
+            Endpoint("GET", "/v1/tenants", native, tenants.all, "tenants"),
+            Endpoint("GET", "/v1/tenants/{id}", native, tenants.one, "tenants"),
+            Endpoint("PUT", "/v1/tenants/{id}", native, tenants.put, "tenants"),
+            Endpoint("DELETE", "/v1/tenants/{id}", native, tenants.remove, "tenants"),
+            Endpoint("GET", "/v1/audit", native, tenants.audit, "audit"),
             Endpoint("GET", "/v1/events", native, events.handle, "events"),
             Endpoint("GET", "/", completions, reference.entrance, "reference"),
             Endpoint("GET", "/openapi.json", completions, reference.document, "reference"),
@@ -291,11 +320,15 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         ),
         fallback=completions,
     )
-    funnel = Funnel(router, streams.stragglers, life.stopping.is_set, base.clock)
-    await authenticator.listen(base.bus)
+    funnel = Funnel(router, streams.stragglers, life.stopping.is_set, base.clock, admission)
+    for listener in (authenticator, base.directory, fleet):
+        await listener.listen(base.bus)
     await cancelling.listen()
     await relay.listen(life.replica)
     tasks = life.background(
+        keys=authenticator.run(),
+        limits=limiter.run(),
+        reckoning=Reckoning(limiter, Finding(stores.live_turns, stores.holds), base.bus).run(),
         relay_timer=relay.run(),
         relay_look_up=relay.look_up(),
         stream_timer=streams.run(),
@@ -305,6 +338,39 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
     )
     async with tasks, serve_http(funnel, settings.host, settings.port) as port:
         yield Gateway(port, funnel, relay)
+
+
+def limiting(settings: GatewaySettings, life: Life, base: Foundation, fleet: Fleet) -> Limiter:
+    """Put together what bounds keys and tenants."""
+    return Limiter(
+        base.stores.budgets,
+        life.replica,
+        lambda: fleet.replicas("gateway"),
+        base.clock,
+        burst_s=settings.limit_burst_s,
+        budget_s=settings.turn_budget_s,
+    )
+
+
+def administering(settings: GatewaySettings, base: Foundation, authenticator: Authenticator) -> tuple[Keys, Tenants]:
+    """Put together what looks after keys and tenants."""
+    stores, pepper = base.stores, settings.key_pepper.get_secret_value().encode()
+    administrators = Administrators(
+        authenticator, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
+    )
+    administration = Administration(
+        stores.keys, stores.tenants, stores.audit, pepper=pepper, clock=base.clock, tell=partial(tell, base.bus)
+    )
+    return (
+        Keys(administrators, stores.keys, administration, pepper, base.clock),
+        Tenants(administrators, stores.tenants, stores.audit, administration),
+    )
+
+
+def tell(bus: Bus, subject: str) -> None:
+    """Broadcast that something changed: what makes prompt what everybody finds out anyhow may be lost."""
+    with suppress(Unavailable):
+        bus.publish(subject, b"")
 
 
 def anonymous(settings: GatewaySettings) -> Principal | None:

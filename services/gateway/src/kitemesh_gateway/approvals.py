@@ -9,6 +9,7 @@ from aiohttp import web
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway import strict_json
+from kitemesh_gateway.admission import Admission
 from kitemesh_gateway.answers import Answer
 from kitemesh_gateway.auth import Authenticator, Principal
 from kitemesh_gateway.body import check_headers, read_body
@@ -37,15 +38,17 @@ class Approvals:
     def __init__(
         self,
         authenticator: Authenticator,
+        admission: Admission,
         holds: Holds,
         audit: Audit,
         deciding: Deciding,
-        catalog: CatalogHandle,
         *,
+        catalog: CatalogHandle,
         max_body_bytes: int,
         body_timeout_s: float,
     ) -> None:
         self._authenticator: Final = authenticator
+        self._admission: Final = admission
         self._holds: Final = holds
         self._audit: Final = audit
         self._deciding: Final = deciding
@@ -109,6 +112,8 @@ class Approvals:
         """Decide some of its calls, or all, and show it as it is then."""
         check_headers(exchange.request, self._max_body_bytes)
         principal = await self._identify(exchange)
+        # It has a turn go on, as any other way to answer a hold does.
+        await self._admission.admit(exchange, principal)
         body = await read_body(exchange.request, self._max_body_bytes, self._body_timeout_s)
         decisions = parse_decide(strict_json.decode(body)).decisions
         hold = await self._deciding.decide(
@@ -125,7 +130,7 @@ class Approvals:
 
     async def _identify(self, exchange: Exchange) -> Principal:
         authorization = exchange.request.headers.getall("Authorization", ())
-        exchange.principal = principal = await self._authenticator.identify(authorization)
+        exchange.principal = principal = await self._authenticator.identify(authorization, exchange.peer)
         return principal
 
 

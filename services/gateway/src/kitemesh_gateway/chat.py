@@ -1,76 +1,53 @@
 """The route that runs a turn, in any dialect: check, read, parse, accept, answer.
 
-The order of the checks is part of the contract: headers, credential, body, JSON, schema, model, idempotency key.
+The order of the checks is part of the contract: what `reading` does, then schema, model, limits, idempotency key.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiohttp import web
 from msgspec.structs import replace
 
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.errors import MEANINGS, KitemeshError
-from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID
-from kitemesh_contracts.scopes import Scope
-from kitemesh_gateway import strict_json
+from kitemesh_contracts.headers import LAST_EVENT_ID
 from kitemesh_gateway.accepting import Accepting
-from kitemesh_gateway.auth import Authenticator, Principal
-from kitemesh_gateway.body import check_headers, read_body
+from kitemesh_gateway.admission import Admission
+from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.dialects.base import Facts, TurnRequest
 from kitemesh_gateway.exchange import Exchange
-from kitemesh_gateway.idempotency import Key, claimed_as, read_key
+from kitemesh_gateway.idempotency import Key, claimed_as
 from kitemesh_gateway.preparing import Preparing
+from kitemesh_gateway.reading import Read, Reading
 from kitemesh_gateway.reattaching import Reattaching
 from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
-
-
-class Read(NamedTuple):
-    """A request that wants a turn, read and not yet understood.
-
-    Attributes:
-        decoded: The body's JSON.
-        key: Its idempotency key.
-
-    """
-
-    principal: Principal
-    body: bytes
-    decoded: object
-    key: str | None
+from kitemesh_gateway.wishes import wished
 
 
 class Chat:
-    """Answers chat requests.
-
-    Args:
-        max_body_bytes: Largest body.
-        body_timeout_s: How long a body may take.
-
-    """
+    """Answers chat requests."""
 
     def __init__(
         self,
-        authenticator: Authenticator,
+        reading: Reading,
         turns: Turns,
         accepting: Accepting,
         preparing: Preparing,
         *,
+        admission: Admission,
         reattaching: Reattaching,
         replies: Replies,
-        max_body_bytes: int,
-        body_timeout_s: float,
     ) -> None:
-        self._authenticator: Final = authenticator
+        self._reading: Final = reading
         self._turns: Final = turns
         self._accepting: Final = accepting
         self._preparing: Final = preparing
+        self._admission: Final = admission
         self._reattaching: Final = reattaching
         self._replies: Final = replies
-        self._max_body_bytes: Final = max_body_bytes
-        self._body_timeout_s: Final = body_timeout_s
 
     async def handle(self, exchange: Exchange) -> web.StreamResponse:
         """Run a turn and answer with it."""
@@ -88,14 +65,7 @@ class Chat:
             KitemeshError: It is refused.
 
         """
-        request = exchange.request
-        check_headers(request, self._max_body_bytes)
-        principal = await self._authenticator.identify(request.headers.getall("Authorization", ()))
-        exchange.principal = principal
-        principal.require(Scope.CHAT)
-        key = read_key(request.headers.getall(IDEMPOTENCY_KEY, ()))
-        body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
-        return Read(principal, body, strict_json.decode(body), key)
+        return await self._reading.read(exchange)
 
     async def run(
         self,
@@ -119,6 +89,7 @@ class Chat:
             KitemeshError: It is refused, or failed before anything was sent.
 
         """
+        asked = wished(exchange.request.headers, asked)
         route = self._turns.route(principal, asked)
         await self._turns.check_conversation(principal, asked.conversation)
         mode = self._turns.mode(asked, route, keyed=key is not None)
@@ -126,12 +97,14 @@ class Chat:
         start = self._turns.accept(
             principal, asked, route, mode=mode, request_id=exchange.request_id, dialect=exchange.dialect.name
         )
+        await self._admission.reserve(exchange, start)
         if start.mode == "durable":
             return await self._durable(exchange, start, claimed_as(exchange.dialect.name, key, body), asked.files)
         return await self._classic(exchange, start, asked)
 
     async def _classic(self, exchange: Exchange, start: StartTurn, asked: TurnRequest) -> web.StreamResponse:
         start = await self._accepting.reserve(start, asked.files)
+        self._admission.named(exchange, start)
         _name(exchange, start)
         facts = _facts(exchange, start, include_usage=asked.include_usage)
         if start.tools:
@@ -152,8 +125,10 @@ class Chat:
         stored = await self._accepting.store(start, key, files)
         if not isinstance(stored, StartTurn):
             exchange.replayed = True
+            self._admission.attached(exchange)
             follow = self._reattaching.follow if start.stream else self._reattaching.wait
             return await follow(exchange, stored)
+        self._admission.named(exchange, stored)
         _name(exchange, stored)
         encoder = exchange.dialect.encoder(_facts(exchange, stored, include_usage=stored.include_usage))
         run = partial(self._accepting.running, stored, key)

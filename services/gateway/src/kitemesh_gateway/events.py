@@ -213,7 +213,7 @@ class Events:
 
     async def _identify(self, exchange: Exchange) -> Principal:
         authorization = exchange.request.headers.getall("Authorization", ())
-        exchange.principal = principal = await self._authenticator.identify(authorization)
+        exchange.principal = principal = await self._authenticator.identify(authorization, exchange.peer)
         return principal
 
     async def _join(self, tenant: str) -> Feed:

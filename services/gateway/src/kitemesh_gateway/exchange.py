@@ -6,10 +6,16 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.headers import CONVERSATION_ID, EXECUTION_ID, IDEMPOTENCY_REPLAYED, REQUEST_ID
 from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.dialects.base import Dialect
+from kitemesh_gateway.limiter import Permit
+from kitemesh_gateway.peers import Peer
 from kitemesh_runtime.clock import Clock
+
+GONE: Final = "client.gone"
+"""Stands as the code of a request whose client did not wait for the answer."""
 
 _REQUEST_ID: Final = re.compile(r"\A[A-Za-z0-9_=-]{1,255}\Z")
 SERVER: Final = "kitemesh"
@@ -27,6 +33,8 @@ class Exchange:
         conversation: The turn's conversation; empty when none is kept.
         code: Why it was refused or failed; empty otherwise.
         replayed: The turn is that of an earlier request with the same idempotency key.
+        permit: What it took of its limits; `None` until it was admitted, or for a route without limits.
+        reserved: The turn that a slot and tokens were taken for.
         more_headers: Sent with the answer, beside what every answer has.
 
     """
@@ -38,10 +46,12 @@ class Exchange:
         "conversation",
         "dialect",
         "more_headers",
+        "permit",
         "principal",
         "replayed",
         "request",
         "request_id",
+        "reserved",
         "route",
         "tail",
         "turn",
@@ -63,6 +73,12 @@ class Exchange:
         self.code = ""
         self.replayed = False
         self.more_headers: Mapping[str, str] = {}
+        self.permit: Permit | None = None
+        self.reserved: StartTurn | None = None
+
+    def peer(self) -> Peer:
+        """Return what the request shows of its origin."""
+        return Peer(self.request.remote or "", self.request.headers.getall("X-Forwarded-For", ()))
 
     def elapsed_ms(self) -> float:
         """Return the milliseconds since the request arrived."""
@@ -71,6 +87,8 @@ class Exchange:
     def headers(self, more: Mapping[str, str] = {}) -> dict[str, str]:
         """Return the headers of an answer."""
         headers = {**more, **self.more_headers}
+        if self.permit is not None:
+            headers.update(self.permit.headers())
         headers["Server"] = SERVER
         headers["X-Content-Type-Options"] = "nosniff"
         headers[REQUEST_ID] = self.request_id

@@ -120,6 +120,6 @@ class Executions:
 
     async def _identify(self, exchange: Exchange) -> Principal:
         authorization = exchange.request.headers.getall("Authorization", ())
-        exchange.principal = principal = await self._authenticator.identify(authorization)
+        exchange.principal = principal = await self._authenticator.identify(authorization, exchange.peer)
         principal.require(Scope.CHAT)
         return principal

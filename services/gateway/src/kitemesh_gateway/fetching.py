@@ -53,6 +53,22 @@ class Fetching:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def read(self, payload: bytes, tell: Callable[[TurnEnded | None], None]) -> None:
+        """Tell what a parcel stands for, whoever watches; `None` where that cannot be read now."""
+        task = asyncio.create_task(self._read(payload, tell), name="parcel-read")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, payload: bytes, tell: Callable[[TurnEnded | None], None]) -> None:
+        read: TurnEnded | None = None
+        try:
+            message: Frame | TurnEnded = await self._parcels.unpack(RELAYED, payload)
+            read = message if isinstance(message, TurnEnded) else None
+        except KitemeshError as exc:
+            log.warning("parcel.not_read", code=exc.code)
+        finally:
+            tell(read)
+
     async def _fetch(self, watch: Watch, step: int, attempt: int, payload: bytes) -> None:
         give_up_at_s = self._clock.monotonic() + FETCH_S
         while self._is_open(watch):

@@ -14,8 +14,6 @@ from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import FilePart, Message, Part, UserMessage, files_of
 from kitemesh_runtime.stores import Blobs
 
-KEEP_S: Final = 31 * 86_400.0
-"""As long as conversations are kept by default, and a day."""
 UNKEPT_S: Final = 2 * 86_400.0
 """Where no conversation is kept: as long as such a turn may wait for a decision."""
 INLINE: Final = "#"
@@ -38,7 +36,7 @@ class Keeping:
         if not files:
             return start
         about = start.conversation or start.turn
-        keep_s = UNKEPT_S if start.conversation is None else KEEP_S
+        keep_s = UNKEPT_S if start.conversation is None else None
         names: list[str] = []
         for data in files:
             name = str(uuid5(NAMESPACE_OID, f"{start.tenant}/{about}/{hashlib.sha256(data).hexdigest()}"))

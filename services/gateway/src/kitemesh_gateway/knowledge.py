@@ -97,7 +97,7 @@ class KnowledgeBase:
 
     async def _identify(self, exchange: Exchange) -> Principal:
         authorization = exchange.request.headers.getall("Authorization", ())
-        exchange.principal = principal = await self._authenticator.identify(authorization)
+        exchange.principal = principal = await self._authenticator.identify(authorization, exchange.peer)
         principal.require(Scope.ADMIN)
         return principal
 

@@ -21,8 +21,9 @@ from kitemesh_contracts.errors import (
     Unavailable,
 )
 from kitemesh_contracts.headers import RETRY_AFTER, SHOULD_RETRY
+from kitemesh_gateway.admission import Admission
 from kitemesh_gateway.dialects.base import FINAL, RETRIED, Mistakes, Refused
-from kitemesh_gateway.exchange import Endpoint, Exchange
+from kitemesh_gateway.exchange import GONE, Endpoint, Exchange
 from kitemesh_gateway.outflow import Outflow, Stragglers
 from kitemesh_gateway.routing import Found, Router
 from kitemesh_gateway.watches import TurnFailed
@@ -38,6 +39,7 @@ _UNAUTHORIZED: Final = 401
 _NOWHERE: Final = "There is nothing at this path; the API is under /v1, its reference at /docs"
 _SHOWN_METHOD_CHARS: Final = 16
 
+_NOTHING_RUN: Final = frozenset(code for code, meaning in MEANINGS.items() if meaning.outcome == "refused")
 _REFUSED: Final = {code: HTTP_REFUSALS.labels(code).inc for code in ErrorCode}
 
 _Meter = tuple[Callable[[], None], Callable[[float], None]]
@@ -53,10 +55,19 @@ class Funnel:
         stragglers: Look after large answers until their clients have them.
         is_draining: No new requests are taken.
         clock: Time.
+        admission: Takes back what a request does not use.
 
     """
 
-    def __init__(self, router: Router, stragglers: Stragglers, is_draining: Callable[[], bool], clock: Clock) -> None:
+    def __init__(
+        self,
+        router: Router,
+        stragglers: Stragglers,
+        is_draining: Callable[[], bool],
+        clock: Clock,
+        admission: Admission,
+    ) -> None:
+        self._admission: Final = admission
         self._router: Final = router
         self._stragglers: Final = stragglers
         self._is_draining: Final = is_draining
@@ -88,6 +99,7 @@ class Funnel:
             self._open -= 1
             if not self._open:
                 self._idle.set()
+            self._admission.close(exchange, status, refused=exchange.code in _NOTHING_RUN)
             self._note(exchange, found.label, status)
 
     def refuse_unreadable(self, request: web.BaseRequest) -> web.Response:
@@ -104,7 +116,7 @@ class Funnel:
         try:
             return await self._endpoint(found, exchange.request.method).handle(exchange)
         except (asyncio.CancelledError, ConnectionError):
-            exchange.code = "client.gone"
+            exchange.code = GONE
             raise
         except KitemeshError as exc:
             if exc.status == MEANINGS[ErrorCode.INTERNAL].status:

@@ -10,10 +10,13 @@ from kitemesh_gateway import (
     openapi_conversations,
     openapi_executions,
     openapi_kernel2,
+    openapi_keys,
     openapi_knowledge,
     openapi_reference,
     openapi_run_chat,
     openapi_run_completions,
+    openapi_tenants,
+    openapi_usage,
 )
 from kitemesh_gateway.advice import ADVICE
 from kitemesh_gateway.dialects.completions_errors import CODES
@@ -32,6 +35,9 @@ FAMILIES: Final[tuple[Family, ...]] = (
     openapi_executions.FAMILY,
     openapi_approvals.FAMILY,
     openapi_knowledge.FAMILY,
+    openapi_keys.FAMILY,
+    openapi_tenants.FAMILY,
+    openapi_usage.FAMILY,
     openapi_reference.FAMILY,
 )
 

@@ -5,7 +5,14 @@ from typing import Final
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_gateway.advice import ADVICE
 
-AUTH_CODES: Final = (ErrorCode.CREDENTIAL_INVALID, ErrorCode.STORE_DOWN, ErrorCode.DRAINING)
+AUTH_CODES: Final = (
+    ErrorCode.CREDENTIAL_INVALID,
+    ErrorCode.RATE_LIMITED,
+    ErrorCode.STORE_DOWN,
+    ErrorCode.DRAINING,
+)
+"""Of any operation that looks a key up: an address that guesses is told to wait."""
+
 SCOPED_CODES: Final = (*AUTH_CODES, ErrorCode.PERMISSION_DENIED)
 BODY_CODES: Final = (
     ErrorCode.REQUEST_INVALID,
@@ -23,6 +30,8 @@ _NEVER_OF_A_TURN: Final = frozenset(
         ErrorCode.APPROVAL_DECIDED,
         ErrorCode.APPROVAL_GONE,
         ErrorCode.KNOWLEDGE_UNKNOWN,
+        ErrorCode.KEY_UNKNOWN,
+        ErrorCode.TENANT_UNKNOWN,
         ErrorCode.MESSAGE_EXISTS,
         ErrorCode.TOOL_ARGUMENTS,
         ErrorCode.TOOL_TIMEOUT,

@@ -86,7 +86,8 @@ class Reattaching:
         has_body = request.can_read_body
         if has_body:
             check_headers(request, self._max_body_bytes)
-        principal = await self._authenticator.identify(request.headers.getall("Authorization", ()))
+        authorization = request.headers.getall("Authorization", ())
+        principal = await self._authenticator.identify(authorization, exchange.peer)
         exchange.principal = principal
         principal.require(Scope.CHAT)
         if has_body:

@@ -6,7 +6,7 @@ It knows what a turn's events mean for its watch, and nothing of HTTP or of dial
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, nullcontext
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -23,6 +23,8 @@ from kitemesh_gateway.finding import Finding
 from kitemesh_gateway.following import Followed
 from kitemesh_gateway.interest import Interest
 from kitemesh_gateway.positions import Position
+from kitemesh_gateway.reckoning import used_tokens
+from kitemesh_gateway.traces import Traces
 from kitemesh_gateway.watches import LOST, TAKEN_BACK, TIMED_OUT, Next, Sink, Watch, Watched, gap
 from kitemesh_gateway.withdrawals import Withdrawals
 from kitemesh_runtime.bus import Bus
@@ -30,6 +32,7 @@ from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.execution_stores import Holds, LiveTurns
 from kitemesh_runtime.metrics import FRAMES_LOST, FRAMES_RELAYED, HOP
 from kitemesh_runtime.parcels import Parcels
+from kitemesh_runtime.stores import Conversations
 
 TICK_S: Final = 0.5
 LOOKS_AT_ONCE: Final = 16
@@ -38,6 +41,16 @@ _RELAY: Final = HOP.labels("relay")
 _FAILED: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The turn failed for an internal reason")
 
 log: Final = structlog.get_logger()
+
+
+class Accounts(Protocol):
+    """Who wants to know of turns that began here that they are over, whoever follows them."""
+
+    def __contains__(self, turn: str) -> bool:
+        """Tell whether it does."""
+
+    def ended(self, turn: str, used_tokens: int | None = None) -> None:
+        """Take it that a turn is over, or held; `None` when what it used is not known."""
 
 
 class Relay:
@@ -49,14 +62,25 @@ class Relay:
         turns: Where turns are stored that have ended, or outlive their messages.
         holds: What they wait for.
         clock: Time.
+        conversations: What some wait in.
 
     Attributes:
         withdrawals: The turns that are to stop.
 
     """
 
-    def __init__(self, bus: Bus, parcels: Parcels, turns: LiveTurns, holds: Holds, clock: Clock) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        parcels: Parcels,
+        turns: LiveTurns,
+        holds: Holds,
+        clock: Clock,
+        *,
+        conversations: Conversations,
+    ) -> None:
         self._bus: Final = bus
+        self._traces: Final = Traces(bus, conversations)
         self._fetching: Final = Fetching(parcels, clock, self._is_open, self._take, self._give_up)
         self._finding: Final = Finding(turns, holds)
         self._interest: Final = Interest(bus, self._on_message, self._on_captured)
@@ -68,6 +92,7 @@ class Relay:
         self.withdrawals: Final = Withdrawals(bus, clock)
         self._to_look_up: asyncio.Queue[Watch] = asyncio.Queue()
         self._relayed = 0
+        self._accounts: Accounts | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -80,6 +105,15 @@ class Relay:
     def hears(self, gateway: str) -> bool:
         """Tell whether what is addressed to a gateway comes here, however that is asked for."""
         return gateway == self._replica
+
+    def tell(self, accounts: Accounts) -> None:
+        """Tell of every closing event that is addressed to this gateway."""
+        self._accounts = accounts
+
+    def disown(self, turn: str) -> None:
+        """Have a turn counted as over whose client is gone, and of which nothing came under that id."""
+        if self._accounts is not None:
+            self._accounts.ended(turn, 0)
 
     async def listen(self, replica: str) -> None:
         """Subscribe; returns when the server has taken note."""
@@ -231,6 +265,8 @@ class Relay:
             if found is None:
                 if watch.is_gone() and self._is_open(watch):
                     self._give_up(watch, LOST if watch.was_begun() else TAKEN_BACK)
+                elif watch.may_be_nowhere() and watch.on_traced(found=not await self._traces.has_none(turn)):
+                    self._give_up(watch, LOST)
             elif found.ended is None:
                 watch.on_found_live()
             elif watch.ended is None and self._is_open(watch):
@@ -251,20 +287,35 @@ class Relay:
     def _on_message(self, subject: str, payload: bytes) -> None:
         try:
             _, turn, step, attempt = subjects.parse_live(subject)
-            watches = self._open.get(turn)
-            if watches is None:
-                if turn in self.withdrawals and not isinstance(late := decode(RELAYED, payload), Frame):
-                    self.withdrawals.settle(late, turn)
+            watches = self._open.get(turn, ())
+            if not (watches or turn in self.withdrawals or self._is_counted(turn)):
                 return
             message = decode(RELAYED, payload)
         except ContractViolation as exc:
             log.warning("frame.refused", reason=exc.message)
             return
+        if not isinstance(message, Frame):
+            if not watches:
+                self.withdrawals.settle(message, turn)
+            self._settle_account(turn, message, payload)
         for watch in watches:
             if isinstance(message, Parcel):
                 self._fetching.fetch(watch, step, attempt, payload)
             else:
                 self._take(watch, step, attempt, message)
+
+    def _settle_account(self, turn: str, ended: TurnEnded | Parcel, payload: bytes) -> None:
+        accounts = self._accounts
+        if accounts is None or turn not in accounts:
+            return
+        if isinstance(ended, TurnEnded):
+            accounts.ended(turn, used_tokens(ended))
+        else:
+            # What is too large to travel is what used the most.
+            self._fetching.read(payload, lambda read: accounts.ended(turn, None if read is None else used_tokens(read)))
+
+    def _is_counted(self, turn: str) -> bool:
+        return self._accounts is not None and turn in self._accounts
 
     def _on_captured(self, subject: str, payload: bytes) -> None:
         """Take a frame of a durable turn: those are captured, and nothing else is."""
@@ -305,6 +356,9 @@ class Relay:
         if not self.close(watch):
             return
         self.withdrawals.settle(ended, watch.turn.turn)
+        if self._accounts is not None:
+            # Found in the store, or too large to travel: then nothing else has told.
+            self._accounts.ended(watch.turn.turn, used_tokens(ended))
         if ended.outcome not in ANSWERED:
             error = ended.error
             if error is None or MEANINGS[error.code].status == MEANINGS[ErrorCode.INTERNAL].status:

@@ -10,16 +10,14 @@ from typing import Final
 
 from aiohttp import web
 
-from kitemesh_contracts.headers import IDEMPOTENCY_KEY, LAST_EVENT_ID
+from kitemesh_contracts.headers import LAST_EVENT_ID
 from kitemesh_contracts.scopes import Scope
-from kitemesh_gateway import strict_json
-from kitemesh_gateway.auth import Authenticator, Principal
-from kitemesh_gateway.body import check_headers, read_body
+from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.deciding import Answer, Audience, Deciding, approval_unknown
 from kitemesh_gateway.dialects.base import Facts, Mistake, Mistakes
 from kitemesh_gateway.dialects.completions_resume import Resumption, parse_resumption
 from kitemesh_gateway.exchange import Exchange
-from kitemesh_gateway.idempotency import read_key
+from kitemesh_gateway.reading import Reading
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
@@ -33,15 +31,13 @@ class Resume:
     Args:
         replica: This gateway, as it is addressed.
         budget_s: How long the rest of a turn is waited for.
-        max_body_bytes: Largest body.
-        body_timeout_s: How long a body may take.
         reattach: Answers a request that carries `Last-Event-ID`.
 
     """
 
     def __init__(
         self,
-        authenticator: Authenticator,
+        reading: Reading,
         holds: Holds,
         live_turns: LiveTurns,
         deciding: Deciding,
@@ -51,11 +47,9 @@ class Resume:
         replies: Replies,
         replica: str,
         budget_s: float,
-        max_body_bytes: int,
-        body_timeout_s: float,
         reattach: Callable[[Exchange], Awaitable[web.StreamResponse]],
     ) -> None:
-        self._authenticator: Final = authenticator
+        self._reading: Final = reading
         self._holds: Final = holds
         self._live_turns: Final = live_turns
         self._deciding: Final = deciding
@@ -64,22 +58,16 @@ class Resume:
         self._replies: Final = replies
         self._replica: Final = replica
         self._budget_s: Final = budget_s
-        self._max_body_bytes: Final = max_body_bytes
-        self._body_timeout_s: Final = body_timeout_s
         self._reattach: Final = reattach
 
     async def handle(self, exchange: Exchange) -> web.StreamResponse:
         """Decide a hold and answer with what its turn says after it."""
-        request = exchange.request
-        if LAST_EVENT_ID in request.headers:
+        if LAST_EVENT_ID in exchange.request.headers:
             return await self._reattach(exchange)
-        check_headers(request, self._max_body_bytes)
-        principal = await self._authenticator.identify(request.headers.getall("Authorization", ()))
-        exchange.principal = principal
-        # The same decision is made once and answered in the same way whatever its key, so a key need only be one.
-        read_key(request.headers.getall(IDEMPOTENCY_KEY, ()))
-        body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
-        asked = parse_resumption(strict_json.decode(body))
+        # The same decision is made once and answered in the same way whatever its idempotency key.
+        read = await self._reading.read(exchange, scope=None)
+        principal = read.principal
+        asked = parse_resumption(read.decoded)
         hold = await self._holds.get(principal.tenant, asked.approval)
         if hold is None or not principal.allows(hold.model):
             raise approval_unknown()

@@ -29,6 +29,14 @@ class GatewaySettings(Settings):
         description="What requests without a credential may do: chat, approve, admin, separated by commas.",
         pattern=r"^(chat|approve|admin)(,(chat|approve|admin))*$",
     )
+    address_lookups_per_s: Annotated[
+        float,
+        Field(ge=0, le=100_000, description="Unknown keys that an address may try in a second; 0 sets no bound."),
+    ] = 20.0
+    trusted_proxies: Annotated[
+        int,
+        Field(ge=0, le=10, description="Proxies in front, whose entries in X-Forwarded-For tell the client's address."),
+    ] = 0
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024, description="Largest request body.")] = (
         1024 * 1024
     )
@@ -46,6 +54,13 @@ class GatewaySettings(Settings):
     max_unsent_bytes: Annotated[
         int, Field(ge=4096, le=64 * 1024 * 1024, description="Unsent bytes after which a stream gets no more events.")
     ] = 256 * 1024
+    max_predicted_wait_s: Annotated[
+        float,
+        Field(gt=0, le=3600, description="Predicted wait for a model-runner, in seconds, beyond which turns get 429."),
+    ] = 300.0
+    limit_burst_s: Annotated[
+        float, Field(ge=1, le=60, description="Seconds' worth of a limit per minute that may be used at once.")
+    ] = 10.0
     turn_budget_s: Annotated[float, Field(ge=1, le=3600, description="Seconds that a whole turn may take.")] = 600.0
     max_streams: Annotated[
         int, Field(ge=1, le=1_000_000, description="Open turns, each as often as it is followed; more get 429.")

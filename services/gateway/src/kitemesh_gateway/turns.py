@@ -23,6 +23,7 @@ from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.request_size import MAX_REQUEST_BYTES, check_size
 from kitemesh_gateway.visibility import conversation_unknown, may_see
 from kitemesh_gateway.watches import Sink, Watch, Watched
+from kitemesh_gateway.wishes import allowed
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.clock import Clock
@@ -30,6 +31,7 @@ from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.failpoints import guard, reach
 from kitemesh_runtime.parcels import Parcels, pack_small
 from kitemesh_runtime.stores import Conversations
+from kitemesh_runtime.weights import order
 
 PUBLISH_S: Final = 2.6
 """For the start's publication, its parcel included: a refusal must be out within 3 s."""
@@ -202,12 +204,13 @@ class Turns:
         """
         self.admit()
         fresh = request.keep and request.conversation is None
+        turn = self._clock.new_id()
         return StartTurn(
-            turn=self._clock.new_id(),
+            turn=turn,
             tenant=principal.tenant,
             gateway=self._replica,
             mode=mode,
-            route=route,
+            route=self._ordered(route, turn),
             input=request.messages,
             accepted_at_ms=self._clock.now_ms(),
             budget_s=self._budget_s,
@@ -228,7 +231,14 @@ class Turns:
             message=request.message,
             row=request.row,
             details=request.details,
+            priority=allowed(request.priority, principal.priority),
+            max_wait_s=request.max_wait_s,
         )
+
+    def _ordered(self, route: Route, turn: str) -> Route:
+        """Have a turn's models tried in the order that their group's weights give it."""
+        weights = self._catalog.current.weights(route.requested) if len(route.models) > 1 else {}
+        return replace(route, models=order(route.models, weights, turn)) if weights else route
 
     def admit(self) -> None:
         """Refuse what would only fail.

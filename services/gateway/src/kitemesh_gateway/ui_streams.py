@@ -66,7 +66,7 @@ class UiStreams:
 
     async def _follow(self, exchange: Exchange, skips: int) -> web.StreamResponse:
         authorization = exchange.request.headers.getall("Authorization", ())
-        exchange.principal = principal = await self._authenticator.identify(authorization)
+        exchange.principal = principal = await self._authenticator.identify(authorization, exchange.peer)
         principal.require(Scope.CHAT)
         exchange.conversation = exchange.tail
         turn, position = await self._find(exchange, principal)

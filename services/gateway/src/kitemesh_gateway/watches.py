@@ -162,6 +162,7 @@ class Watch:
         "_looks",
         "_missed",
         "_settle_at_s",
+        "_traceless",
         "_worked_on",
         "after_step",
         "backlog",
@@ -188,6 +189,7 @@ class Watch:
         self.deadline_s: Final = now_s + turn.budget_s + BUDGET_MARGIN_S
         self.renewed_s = now_s
         self._heard = self._worked_on = self._missed = self._cut_off = False
+        self._traceless = False
         self._lives = turn.durable
         self._look_s: Final = LOOK_DURABLE_S if turn.durable else (LOOK_S,)
         self._looks = 0
@@ -247,6 +249,16 @@ class Watch:
         A durable turn is stored before it is watched. A hold may be answered before its turn is.
         """
         return self.turn.durable and not self.turn.after_step and self.ended is None
+
+    def may_be_nowhere(self) -> bool:
+        """Tell whether the bus may have lost the turn, of which nobody has spoken, given that the store has it not."""
+        return self._cut_off and not (self._lives or self._worked_on)
+
+    def on_traced(self, *, found: bool) -> bool:
+        """Note whether there is anything of the turn; tell whether there was nothing twice in a row."""
+        is_lost = self._traceless and not found
+        self._traceless = not found
+        return is_lost and self.ended is None
 
     def was_begun(self) -> bool:
         """Tell whether anything was heard of the turn, or its client has something of it."""

@@ -10,6 +10,7 @@ from zlib import crc32
 
 from msgspec import Struct
 
+from kitemesh_contracts.commands import Priority
 from kitemesh_contracts.content import Message, Sampling, ToolSpec
 from kitemesh_contracts.deltas import Delta, TurnEnded
 from kitemesh_contracts.errors import BadRequest, ErrorCode, ErrorInfo
@@ -67,6 +68,8 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
         message: The client's id of its new message, which must be unique; empty when it gave none.
         row: The first of the integer ids of the turn's rows; 0 when they have none.
         details: What the client wants kept with the turn: JSON text of an object, or empty.
+        priority: As the client wants it; `None`: as its key says.
+        max_wait_s: How long the turn may wait for its first model call.
         files: The bytes of the files in `messages` whose blob is `#` and a place in this list.
 
     """
@@ -95,6 +98,8 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     message: str = ""
     row: int = 0
     details: str = ""
+    priority: Priority | None = None
+    max_wait_s: float | None = None
     files: tuple[bytes, ...] = ()
 
 

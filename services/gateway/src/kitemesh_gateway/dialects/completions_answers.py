@@ -167,6 +167,18 @@ class Chunk(Struct, frozen=True, kw_only=True, tag_field="object", tag="chat.com
     kitemesh: KitemeshOut | None = None
 
 
+class ModelStateOut(Struct, frozen=True, kw_only=True):
+    """How something that may be named looks from here.
+
+    Attributes:
+        health: `degraded`: a fallback answers, or some calls are tried to see whether its provider is back. `down`: no
+            model behind it can be called.
+
+    """
+
+    health: Literal["ok", "degraded", "down"]
+
+
 class ModelOut(Struct, frozen=True, kw_only=True, tag_field="object", tag="model"):
     """A model, group or agent.
 
@@ -177,6 +189,7 @@ class ModelOut(Struct, frozen=True, kw_only=True, tag_field="object", tag="model
 
     id: str
     owned_by: str
+    kitemesh: ModelStateOut
     created: int = 0
 
 

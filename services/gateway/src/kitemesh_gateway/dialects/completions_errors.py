@@ -47,12 +47,16 @@ CODES: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.MODEL_UNKNOWN: "model_not_found",
     ErrorCode.QUEUE_FULL: "queue_full",
     ErrorCode.CONVERSATION_FULL: "queue_full",
+    ErrorCode.RATE_LIMITED: "rate_limit_exceeded",
+    ErrorCode.CONCURRENCY_LIMITED: "concurrency_limit_exceeded",
     ErrorCode.UPSTREAM_LIMITED: "rate_limit_exceeded",
+    ErrorCode.UPSTREAM_CONTEXT: "context_length_exceeded",
 }
 """Codes that clients know by another name; every other one goes out as it is."""
 
 PARAMS: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.MODEL_UNKNOWN: "model",
+    ErrorCode.UPSTREAM_CONTEXT: "messages",
     ErrorCode.CONVERSATION_UNKNOWN: "metadata.conversation_id",
     ErrorCode.CONVERSATION_BUSY: "metadata.conversation_id",
     ErrorCode.CONVERSATION_FULL: "metadata.conversation_id",

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic.json_schema import SkipJsonSchema
 
+from kitemesh_contracts.commands import Priority
 from kitemesh_contracts.ids import is_id
 from kitemesh_gateway.dialects.base import WantedMode
 from kitemesh_gateway.dialects.completions_messages import Body, MessageIn, ToolName, content_tag
 from kitemesh_gateway.dialects.mistakes import wrong
+from kitemesh_gateway.wishes import MAX_WAIT_S
 
 MAX_USED_MESSAGES: Final = 256
 MAX_TOOLS: Final = 64
@@ -51,6 +53,20 @@ class MetadataIn(Body):
         Annotated[
             WantedMode,
             Field(description="`auto`: as the agent says. `durable`: the turn survives its client and every process."),
+        ]
+        | None
+    ) = None
+    priority: (
+        Annotated[
+            Priority,
+            Field(description="`batch`: behind interactive turns. A key that is for batches has no other."),
+        ]
+        | None
+    ) = None
+    max_wait_s: (
+        Annotated[
+            float,
+            Field(gt=0, le=MAX_WAIT_S, description="Refused (`queue_full`) if its model cannot be called by then."),
         ]
         | None
     ) = None

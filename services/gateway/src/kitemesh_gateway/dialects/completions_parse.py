@@ -77,6 +77,8 @@ def turn_request(request: ChatRequest) -> TurnRequest:
         tool_choice=_choice(request),
         parallel_calls=request.parallel_tool_calls,
         mode=(metadata.mode if metadata else None) or "auto",
+        priority=metadata.priority if metadata else None,
+        max_wait_s=metadata.max_wait_s if metadata else None,
         details=encode({"metadata": metadata.model_extra}).decode() if metadata and metadata.model_extra else "",
         files=files.all(),
     )
