@@ -88,7 +88,7 @@ class LiveTurns(MemoryLiveTurns):
     """
 
     def __init__(self) -> None:
-        super().__init__(SystemClock(), {})
+        super().__init__(SystemClock(), {}, lambda _: None)
         self.refusals = 0
 
     async def claim(self, tenant: str, turn: str, job: Job) -> bool:

@@ -1,12 +1,16 @@
 import asyncio
 import itertools
+import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
 from kitemesh_cli.servers import LOOPBACK, free_port
 from kitemesh_contracts.content import Sampling, ToolCall, Usage, UserMessage
@@ -15,7 +19,7 @@ from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelt
 from kitemesh_contracts.errors import ErrorCode, ProviderFailed
 from kitemesh_contracts.ids import call_id
 from kitemesh_model_runner import openai_exchange
-from kitemesh_model_runner.provider import SENTENCES, Generated, ModelCall
+from kitemesh_model_runner.provider import SENTENCES, Again, Generated, ModelCall, ModelMissing
 from kitemesh_model_runner.provider_openai import OpenAIEndpoint
 from kitemesh_runtime.catalog import OpenAIProvider, Secret
 from kitemesh_runtime.clock import SystemClock
@@ -51,7 +55,14 @@ def said() -> Said:
 
 @pytest.fixture
 def ask(upstream: Upstream, session: aiohttp.ClientSession, said: Said) -> Ask:
-    def start(model: str, *, budget_s: float = 20.0, sampling: Sampling | None = None, **config: Any) -> Any:
+    def start(
+        model: str,
+        *,
+        budget_s: float = 20.0,
+        sampling: Sampling | None = None,
+        again: Again = lambda _: True,
+        **config: Any,
+    ) -> Any:
         settings = {
             "kind": "openai",
             "base_url": upstream.url,
@@ -63,7 +74,7 @@ def ask(upstream: Upstream, session: aiohttp.ClientSession, said: Said) -> Ask:
         endpoint = OpenAIEndpoint(
             "stub", OpenAIProvider.model_validate(settings), session, clock=SystemClock(), chance=lambda: 0.0
         )
-        call = ModelCall("t1", 0, model, MESSAGES, sampling or Sampling(), budget_s)
+        call = ModelCall("t1", 0, model, MESSAGES, sampling or Sampling(), budget_s, again=again)
         return asyncio.create_task(endpoint.generate(call, said.take))
 
     return start
@@ -116,6 +127,9 @@ async def test_calls_get_ids_of_their_own_and_survive_a_missing_index(ask: Ask, 
 
 FAULTS = [
     ("unauthorized", ErrorCode.UPSTREAM_REFUSED, 0),
+    ("too_long", ErrorCode.UPSTREAM_CONTEXT, 0),
+    ("unknown_model", ErrorCode.UPSTREAM_REFUSED, 0),
+    ("huge_refusal", ErrorCode.UPSTREAM_REFUSED, 0),
     ("bad_request", ErrorCode.UPSTREAM_REFUSED, 0),
     ("redirect", ErrorCode.UPSTREAM_REFUSED, 0),
     ("limited", ErrorCode.UPSTREAM_LIMITED, 0),
@@ -235,10 +249,64 @@ async def test_what_keeps_failing_is_asked_no_more_often_than_allowed(ask: Ask, 
 
 
 @pytest.mark.requirement("provider:retry-before-the-first-delta")
-@pytest.mark.parametrize("model", ["unauthorized", "bad_request", "html", "not_a_stream", "garbage?tokens=0"])
+@pytest.mark.parametrize(
+    "model", ["unauthorized", "bad_request", "too_long", "html", "not_a_stream", "garbage?tokens=0"]
+)
 async def test_what_would_fail_again_is_asked_once(ask: Ask, upstream: Upstream, model: str) -> None:
     await failure_of(ask(model, retries=3))
     assert len(await upstream.records(ended=1)) == 1
+
+
+@pytest.mark.requirement("routing:no-hammering")
+async def test_whoever_calls_hears_of_each_failed_try_and_may_forbid_the_next(ask: Ask, upstream: Upstream) -> None:
+    heard: list[ProviderFailed] = []
+
+    def again(failed: ProviderFailed) -> bool:
+        heard.append(failed)
+        return len(heard) < 2
+
+    error = await failure_of(ask("limited?retry_after=0.1", retries=5, again=again))
+    assert [(each.code, each.retry_after_s) for each in heard] == [(ErrorCode.UPSTREAM_LIMITED, 0.1)] * 2
+    assert error is heard[-1]
+    assert len(await upstream.records(ended=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"), [("unknown_model", True), ("ok?status=404", True), ("ok?status=400", False)]
+)
+async def test_a_model_that_is_missing_is_told_from_a_request_that_is_wrong(
+    ask: Ask, model: str, *, expected: bool
+) -> None:
+    assert isinstance(await failure_of(ask(model)), ModelMissing) is expected
+
+
+async def test_the_words_of_a_refusal_are_not_waited_for(ask: Ask, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_exchange, "TAIL_S", 0.2)
+
+    async def refuse(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(status=400)
+        await response.prepare(request)
+        await asyncio.Event().wait()
+        return response
+
+    async with RawTestServer(refuse) as server:
+        error = await failure_of(ask("ok", base_url=str(server.make_url("/v1")), first_token_timeout_s=30.0))
+    assert error.code == ErrorCode.UPSTREAM_REFUSED
+
+
+async def test_a_connection_that_is_never_taken_ends_with_its_timeout(ask: Ask) -> None:
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        listener.listen(0)
+        url = f"http://{LOOPBACK}:{listener.getsockname()[1]}/v1"
+        with ExitStack() as waiting:
+            # Whoever comes while the queue is full is not heard at all.
+            for _ in range(4):
+                client = waiting.enter_context(socket.socket())
+                client.settimeout(0)
+                client.connect_ex(listener.getsockname())
+            error = await failure_of(ask("ok", base_url=url, connect_timeout_s=0.2, first_token_timeout_s=30.0))
+    assert error.code == ErrorCode.UPSTREAM_TIMEOUT
 
 
 @pytest.mark.requirement("provider:retry-before-the-first-delta")

@@ -9,6 +9,8 @@ from integration.orchestrator.test_repeats import continued
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_contracts.events import StepFailed
+from kitemesh_contracts.headers import start_msg_id
+from kitemesh_contracts.topology import TURN
 from kitemesh_runtime.conversations_memory import MemoryConversations
 from kitemesh_runtime.execution_stores import Job
 from kitemesh_runtime.worker import Done, Retry
@@ -32,6 +34,26 @@ async def test_a_late_result_puts_no_message_of_the_claimed_attempt_into_the_que
     assert rig.jobs.empty()
     await rig.answer(replace(job, attempt=2), "new")
     assert (await rig.closing()).text == "new"
+
+
+@pytest.mark.parametrize("waited_s", [1.0, 30.0], ids=["prompt", "late"])
+async def test_a_turn_of_which_two_starts_are_there_is_begun_under_one_attempt(rig: Rig, waited_s: float) -> None:
+    begun = await rig.accept(start(stream=True))
+    data, first = codec.encode(begun), subjects.turn_start(begun.turn)
+    # The gateway was not told that it is stored, and sends another after a while.
+    await rig.bus.send(first, data, msg_id=start_msg_id(begun.turn))
+    await rig.take_up(begun)
+    delivery = given(first, data)
+    delivery.published_at_s = rig.clock.now_ms() / 1000 - waited_s  # type: ignore[misc]  it is the test's own
+    assert await rig.engine.on_start(delivery) == Done()
+    await purge(rig, TURN)
+    await rig.take_up(begun)
+    job = await rig.job()
+    await rig.bus.barrier()
+    assert rig.jobs.empty()
+    assert job.attempt == 1
+    await rig.answer(job, "Yes.")
+    assert (await rig.closing()).text == "Yes."
 
 
 @pytest.mark.requirement("attempt:claimed-has-no-message")

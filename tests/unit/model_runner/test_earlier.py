@@ -9,9 +9,10 @@ from kitemesh_contracts import subjects
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.commands import Generate
 from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, ResultDelta, TextDelta
-from kitemesh_contracts.errors import ErrorCode, Unavailable
+from kitemesh_contracts.errors import ErrorCode, ProviderFailed, Unavailable
 from kitemesh_contracts.subjects import OUT_BLOCK
 from kitemesh_contracts.topology import OUT
+from kitemesh_model_runner.circuit import Circuit
 from kitemesh_model_runner.continuing import find_beginning
 from kitemesh_model_runner.earlier import Told, read_earlier
 from kitemesh_model_runner.provider import Prefix
@@ -34,7 +35,10 @@ JOB = Generate(
     stored=True,
     stream=True,
 )
-SCRIPTED = Target("m", "m", ScriptedModel(ScriptedProvider(kind="scripted")), continues=True)
+SCRIPTED = Target(
+    "m", "m", ScriptedModel(ScriptedProvider(kind="scripted")), Circuit("p", "m", lambda: 0.0), continues=True
+)
+FIXED = SCRIPTED._replace(model="f", provider=FixedAnswer(FixedProvider(kind="fixed", text="closed")))
 
 
 class Captured:
@@ -139,8 +143,12 @@ async def test_where_nothing_is_kept_nothing_is_told(captured: Captured) -> None
     assert await read(captured, 3) == ()
 
 
-async def begin(captured: Captured, attempt: int = 2, target: Target = SCRIPTED, job: Generate = JOB) -> object:
-    return await find_beginning(captured, job, attempt, target)  # type: ignore[arg-type]  # it is only read from
+async def begin(captured: Captured, attempt: int = 2, *targets: Target, job: Generate = JOB) -> object:
+    asked = targets or (SCRIPTED,)
+    found = await find_beginning(captured, job, attempt, asked, now_s=1.0)  # type: ignore[arg-type]  # only read from
+    told, prefix, going = found
+    assert going is asked or told
+    return (told, prefix, [each.model for each in going]) if targets else (told, prefix)
 
 
 async def test_a_later_attempt_begins_with_what_an_earlier_one_told(captured: Captured) -> None:
@@ -163,14 +171,33 @@ async def test_what_does_not_continue_reads_nothing(
     captured: Captured, attempt: int, target: Target, changes: dict[str, object]
 ) -> None:
     captured.keep(1, 1, text("a"))
-    assert await begin(captured, attempt, target, msgspec.structs.replace(JOB, **changes)) == ((), None)
+    job = msgspec.structs.replace(JOB, **changes)
+    assert await begin(captured, attempt, target, job=job) == ((), None, ["m"])
     assert captured.asked == []
 
 
 async def test_what_the_provider_cannot_go_on_with_is_not_told(captured: Captured) -> None:
     captured.keep(1, 1, text("a"))
-    fixed = FixedAnswer(FixedProvider(kind="fixed", text="closed"))
-    assert await begin(captured, target=SCRIPTED._replace(provider=fixed)) == ((), None)
+    assert await begin(captured, 2, FIXED) == ((), None, ["f"])
+
+
+async def test_only_those_who_can_go_on_with_what_was_told_are_asked(captured: Captured) -> None:
+    captured.keep(1, 1, text("a"))
+    anew = SCRIPTED._replace(model="a", continues=False)
+    second = SCRIPTED._replace(model="s")
+    said = ((text("a"),), Prefix(text="a"), ["m", "s"])
+    assert await begin(captured, 2, anew, FIXED, SCRIPTED, second) == said
+
+
+async def test_the_answer_is_begun_anew_while_nobody_who_can_go_on_may_be_asked(captured: Captured) -> None:
+    captured.keep(1, 1, text("a"))
+    limited = ProviderFailed(ErrorCode.UPSTREAM_LIMITED, "later", retry_after_s=9.0)
+    resting = SCRIPTED._replace(circuit=Circuit("p", "r", lambda: 0.0))
+    resting.circuit.leave(1, 0.0, limited)
+    anew = SCRIPTED._replace(model="a", continues=False)
+    assert await begin(captured, 2, resting, anew) == ((), None, ["m", "a"])
+    # Nobody is asked then, and what was told stays.
+    assert await begin(captured, 2, resting) == ((text("a"),), Prefix(text="a"), ["m"])
 
 
 async def test_while_the_captured_frames_cannot_be_read_the_answer_is_begun_anew(captured: Captured) -> None:

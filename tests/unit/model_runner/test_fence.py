@@ -42,7 +42,7 @@ class FaultyLiveTurns(MemoryLiveTurns):
     """The twin, whose claims may be carried out and then time out, or not be carried out."""
 
     def __init__(self) -> None:
-        super().__init__(SystemClock(), {})
+        super().__init__(SystemClock(), {}, lambda _: None)
         self.faults: list[str] = []
         self.asked: list[str] = []
 

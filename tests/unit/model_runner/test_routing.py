@@ -1,7 +1,10 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from kitemesh_contracts.errors import ErrorCode, ProviderFailed
+from kitemesh_model_runner.breaker import IN_A_ROW, OPEN_S
 from kitemesh_model_runner.provider import Provider
 from kitemesh_model_runner.provider_scripted import ScriptedModel
 from kitemesh_model_runner.routing import Routing
@@ -85,3 +88,82 @@ def test_a_scripted_model_continues_unless_the_catalog_says_otherwise(
     handle.change(catalog.Catalog.model_validate({"providers": {"p": {"kind": "scripted"}}, "models": models}))
     (target,) = routing.targets(("a",))
     assert target.continues is continues
+
+
+SCRIPTED = catalog.ScriptedProvider(kind="scripted")
+OPENAI = {"kind": "openai", "base_url": "http://localhost:1/v1"}
+FAILED = ProviderFailed(ErrorCode.UPSTREAM_FAILED, "words")
+LIMITED = ProviderFailed(ErrorCode.UPSTREAM_LIMITED, "words", retry_after_s=60.0)
+
+
+def remote(**changes: Any) -> catalog.Catalog:
+    """A catalog of two providers, one of them with three names for two models."""
+    models = {
+        "a": {"provider": "p"},
+        "same": {"provider": "p", "upstream": "a"},
+        "b": {"provider": "p", "context_tokens": 9, "can": ["tools"]},
+        "c": {"provider": "q"},
+    }
+    providers = {"p": OPENAI, "q": {"kind": "scripted"}}
+    return catalog.Catalog.model_validate({"providers": providers, "models": models, **changes})
+
+
+def shut(routing: Routing, model: str, failed: ProviderFailed = FAILED) -> None:
+    circuit = routing.targets((model,))[0].circuit
+    for _ in range(IN_A_ROW):
+        ticket = circuit.enter(0.0)
+        if ticket is not None:
+            circuit.leave(ticket, 0.0, failed)
+
+
+@pytest.fixture
+def remote_routing(handle: Handle) -> Routing:
+    handle.current = remote()
+    return Routing(handle, lambda *_: ScriptedModel(SCRIPTED), chance=lambda: 0.0)  # type: ignore[arg-type]  # as above
+
+
+def test_a_target_says_what_the_catalog_says_of_its_model(remote_routing: Routing) -> None:
+    (target,) = remote_routing.targets(("b",))
+    assert (target.can, target.context_tokens, target.continues) == (("tools",), 9, False)
+    assert (target.circuit.provider, target.circuit.model) == ("p", "b")
+
+
+@pytest.mark.requirement("routing:health")
+def test_models_that_are_not_well_are_named_and_their_provider_is_as_ill_as_the_worst(remote_routing: Routing) -> None:
+    assert remote_routing.health(0.0) == {}
+    assert remote_routing.states(0.0) == {"p": 0, "q": 0}
+    shut(remote_routing, "a")
+    shut(remote_routing, "c")
+    shut(remote_routing, "b", LIMITED)
+    assert remote_routing.health(0.0) == {"a": "down", "same": "down", "b": "degraded"}
+    assert remote_routing.states(0.0) == {"p": 2, "q": 0}
+    assert remote_routing.health(OPEN_S) == {"a": "degraded", "same": "degraded", "b": "degraded"}
+    assert remote_routing.states(OPEN_S) == {"p": 1, "q": 0}
+    assert remote_routing.health(60.0) == {"a": "degraded", "same": "degraded"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"models": {"a": {"provider": "p", "context_tokens": 7}}}, True),
+        ({"models": {"z": {"provider": "p", "upstream": "a"}}}, True),
+        ({"providers": {"p": {**OPENAI, "base_url": "http://localhost:2/v1"}, "q": {"kind": "scripted"}}}, False),
+        ({"providers": {"p": {"kind": "scripted"}, "q": {"kind": "scripted"}}}, False),
+        ({"models": {"a": {"provider": "q"}}}, False),
+    ],
+    ids=["nothing", "another bound", "another name", "another address", "another kind", "another provider"],
+)
+def test_a_new_catalog_keeps_what_is_known_of_the_upstreams_that_stay(
+    remote_routing: Routing, handle: Handle, changes: dict[str, Any], *, known: bool
+) -> None:
+    shut(remote_routing, "a")
+    handle.change(remote(**changes))
+    assert ("down" in remote_routing.health(0.0).values()) is known
+
+
+def test_an_upstream_that_was_gone_is_not_known_any_more(remote_routing: Routing, handle: Handle) -> None:
+    shut(remote_routing, "a")
+    handle.change(remote(models={"c": {"provider": "q"}}, providers={"q": {"kind": "scripted"}}))
+    handle.change(remote())
+    assert remote_routing.health(0.0) == {}

@@ -1,5 +1,6 @@
-"""What is counted and logged of an attempt that ended; never what was said."""
+"""What is counted and logged of attempts that ended and of the upstreams; never what was said."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -12,6 +13,7 @@ from kitemesh_runtime.metrics import (
     MODEL_DURATION,
     MODEL_FIRST_TOKEN,
     MODEL_TOKENS,
+    UPSTREAM_STATE,
 )
 
 _TOKENS_IN: Final = MODEL_TOKENS.labels("in")
@@ -53,3 +55,10 @@ def note(attempt: Attempt, result: Result, kind: str) -> None:
         first_token_ms=result.timings.first_token_ms,
         total_ms=result.timings.total_ms,
     )
+
+
+def show_states(states: Mapping[str, int]) -> None:
+    """Show how each provider is, and no other any more."""
+    UPSTREAM_STATE.clear()
+    for name, state in states.items():
+        UPSTREAM_STATE.labels(name).set(state)

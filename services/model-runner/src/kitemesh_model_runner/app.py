@@ -17,12 +17,13 @@ from kitemesh_model_runner.routing import Routing
 from kitemesh_model_runner.runner import POSTED_S, Runner
 from kitemesh_model_runner.settings import RunnerSettings
 from kitemesh_runtime import catalog
+from kitemesh_runtime.beats import Signs
 from kitemesh_runtime.catalog import CatalogError, FixedProvider, OpenAIProvider, ScriptedProvider
 from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.worker import Worker
-from kitemesh_runtime.working import observer, taker, work_until_stopped
+from kitemesh_runtime.working import observer, signs_of, taker, work_until_stopped
 
 log: Final = structlog.get_logger()
 
@@ -31,11 +32,13 @@ async def serve(settings: RunnerSettings, life: Life) -> None:
     """Call models until told to stop."""
     workers: list[Worker] = []
 
-    def load() -> int:
-        return sum(worker.in_flight for worker in workers)
+    def signs() -> Signs:
+        said = signs_of(workers)
+        # The first sign of life comes before there is anything to be well.
+        return said._replace(health=routing.health(base.clock.monotonic())) if workers else said
 
     async with AsyncExitStack() as stack:
-        base = await stack.enter_async_context(open_foundation("model-runner", settings, life, load=load))
+        base = await stack.enter_async_context(open_foundation("model-runner", settings, life, signs=signs))
         session = await stack.enter_async_context(open_session())
 
         def build(name: str, config: catalog.Provider) -> Provider:
@@ -70,6 +73,7 @@ async def serve(settings: RunnerSettings, life: Life) -> None:
                 settings.slots,
                 runner.on_job,
                 name=f"model-{settings.pool}",
+                pool=settings.pool,
                 gate=base.bus_state,
                 on_release=runner.release,
                 on_reject=runner.refuse,

@@ -79,13 +79,14 @@ class Attempt:
         return self._clock.monotonic() - self._taken_s
 
     def begin(self, model: str, scope: asyncio.Timeout) -> None:
-        """Note what answers, and the scope in which it does."""
+        """Note what is to answer first, and the scope in which it does."""
         self.model = model
         self._scope = scope
 
     def ask(self) -> None:
-        """Note that the provider is asked now."""
-        self._asked_s = self._clock.monotonic()
+        """Note that a provider is asked now; the first one counts, whichever answers."""
+        if self._asked_s is None:
+            self._asked_s = self._clock.monotonic()
 
     async def tell_results(self) -> None:
         """Tell what came of the calls of the step before, as soon as anybody can; raises as `take` does."""

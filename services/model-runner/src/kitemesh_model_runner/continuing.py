@@ -3,7 +3,8 @@
 How frames are read again is not known here, nor how a provider continues.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -17,20 +18,30 @@ from kitemesh_runtime.bus import Bus
 
 log: Final = structlog.get_logger()
 
-Beginning = tuple[Told, Prefix | None]
 
-_NOTHING: Final[Beginning] = ((), None)
+class Beginning(NamedTuple):
+    """What an attempt tells first, the same for its provider, and who can go on behind it."""
+
+    told: Told
+    prefix: Prefix | None
+    targets: Sequence[Target]
 
 
-async def find_beginning(bus: Bus, job: Generate, attempt: int, target: Target) -> Beginning:
-    """Return what an attempt tells first, and the same for its provider; asks nobody for a first attempt.
+async def find_beginning(
+    bus: Bus, job: Generate, attempt: int, targets: Sequence[Target], *, now_s: float
+) -> Beginning:
+    """Return with what an attempt begins; asks nobody for a first attempt.
+
+    Where nobody who can go on may be asked now, the answer is begun anew by those who may.
 
     Raises:
         Unavailable: The bus is away.
 
     """
-    if attempt == 1 or job.mode == "classic" or not job.stream or not target.continues:
-        return _NOTHING
+    nothing = Beginning((), None, targets)
+    continuing = [each for each in targets if each.continues]
+    if attempt == 1 or job.mode == "classic" or not job.stream or not continuing:
+        return nothing
     try:
         told = await read_earlier(bus, job, attempt)
     except Unavailable as exc:
@@ -38,9 +49,15 @@ async def find_beginning(bus: Bus, job: Generate, attempt: int, target: Target) 
             raise
         # The stream alone does not answer. An answer told anew is better than none: readers skip what is the same.
         log.warning("answer.begun_anew", turn=job.turn, step=job.step, attempt=attempt, reason=exc.message)
-        return _NOTHING
+        return nothing
     prefix = Prefix(
         text="".join(delta.text for delta in told if isinstance(delta, TextDelta)),
         reasoning="".join(delta.text for delta in told if isinstance(delta, ReasoningDelta)),
     )
-    return (told, prefix) if told and target.provider.can_continue(prefix) else _NOTHING
+    if not told:
+        return nothing
+    able = [each for each in continuing if each.provider.can_continue(prefix)]
+    free = [each for each in targets if each.circuit.obstacle(now_s) is None]
+    if not able or (free and not any(each in free for each in able)):
+        return nothing
+    return Beginning(told, prefix, able)

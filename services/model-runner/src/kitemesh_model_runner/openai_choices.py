@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from kitemesh_contracts.content import Alternative, FinishReason, ToolCall
 from kitemesh_contracts.deltas import CallDelta, Delta, ReasoningDelta, TextDelta
 from kitemesh_contracts.ids import call_id
+from kitemesh_model_runner.openai_errors import Fault
 from kitemesh_model_runner.openai_logprobs import ChunkRefused, read_logprobs
 
 MAX_CALLS: Final = 128
@@ -32,7 +33,16 @@ _FINISH: Final[dict[str, FinishReason]] = {
 
 
 class ErrorReported(Exception):
-    """The upstream ended its answer with an error of its own."""
+    """The upstream ended its answer with an error of its own.
+
+    Attributes:
+        fault: What it says is wrong with the request, in words that are known.
+
+    """
+
+    def __init__(self, fault: Fault | None = None) -> None:
+        super().__init__(fault)
+        self.fault: Final = fault
 
 
 _NO_LOGPROBS: Final = Raw(b"null")

@@ -13,6 +13,7 @@ from msgspec import Struct
 from kitemesh_contracts.content import Alternative, FinishReason, ToolCall, Usage
 from kitemesh_contracts.deltas import CallDelta, Delta
 from kitemesh_model_runner.openai_choices import ChoicePart, ChoiceReader, ErrorReported, alternative
+from kitemesh_model_runner.openai_errors import known_fault
 from kitemesh_model_runner.openai_logprobs import ChunkRefused
 
 MAX_COUNT: Final = 2**53 - 1
@@ -94,7 +95,7 @@ class AnswerReader:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                 raise ChunkRefused from exc
             if chunk.error is not None:
-                raise ErrorReported
+                raise ErrorReported(known_fault(chunk.error))
             if chunk.usage is not None:
                 self.usage = _usage(chunk.usage)
             for choice in chunk.choices or ():

@@ -1,8 +1,9 @@
 """One try against an OpenAI-compatible endpoint: post, read the stream, end with a whole answer or with `Broken`.
 
-An upstream's own words are dropped unread: what is kept of a failure is a code and a status.
+An upstream's own words are never shown: what is kept of a failure is a code, a status and what the request lacks.
 """
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from kitemesh_contracts.errors import ErrorCode
 from kitemesh_model_runner.deadline import MovingDeadline
 from kitemesh_model_runner.openai_choices import ErrorReported
 from kitemesh_model_runner.openai_chunks import AnswerReader
+from kitemesh_model_runner.openai_errors import ERROR_MAX_BYTES, Fault, fault_of
 from kitemesh_model_runner.openai_logprobs import ChunkRefused
 from kitemesh_model_runner.provider import Generated, Sink
 from kitemesh_model_runner.retries import retry_after_s
@@ -21,9 +23,18 @@ from kitemesh_model_runner.sse_parser import EventTooLong, SseParser
 from kitemesh_runtime.clock import Clock
 
 TAIL_S: Final = 2.0
-"""How long the count and the end mark may take once the model has said why it stopped."""
+"""How long the count and the end mark may take once the model has said why it stopped, and the words of a refusal."""
 
 _MS: Final = 1000.0
+_EXPLAINED: Final = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
+"""Refusals that may be about the model, and not about the request or us."""
 
 
 class Broken(Exception):
@@ -33,6 +44,7 @@ class Broken(Exception):
         again: Another try may succeed and nothing was given out yet.
         status: What the upstream answered; `None` when it answered nothing, or 200.
         retry_after_s: How long it asked to be left alone.
+        model_missing: It has no such model.
 
     """
 
@@ -43,12 +55,14 @@ class Broken(Exception):
         again: bool,
         status: int | None = None,
         retry_after_s: float | None = None,
+        model_missing: bool = False,
     ) -> None:
         super().__init__(code)
         self.code = code
         self.again = again
         self.status = status
         self.retry_after_s = retry_after_s
+        self.model_missing = model_missing
 
 
 class Patience(NamedTuple):
@@ -89,7 +103,8 @@ class Exchange:
                     url, data=body, headers=headers, timeout=self._patience.connect, allow_redirects=False
                 )
                 try:
-                    self._check(response)
+                    fault = await _fault(response) if response.status in _EXPLAINED else None
+                    self._check(response, fault)
                     await self._read(response.content, deadline)
                 finally:
                     # Before the answer's end this breaks the connection off, which is what stops the upstream.
@@ -99,6 +114,8 @@ class Exchange:
             if not self._reader.is_whole:
                 raise self._broken(exc) from exc
         except ErrorReported as exc:
+            if exc.fault == "context":
+                raise Broken(ErrorCode.UPSTREAM_CONTEXT, again=False) from exc
             raise Broken(ErrorCode.UPSTREAM_FAILED, again=not self._has_begun) from exc
         missing = self._reader.complete()
         finish, calls = self._reader.result()
@@ -133,7 +150,7 @@ class Exchange:
                 await self._sink(deltas)
         return bool(deltas) or self._reader.others > others
 
-    def _check(self, response: aiohttp.ClientResponse) -> None:
+    def _check(self, response: aiohttp.ClientResponse, fault: Fault | None) -> None:
         status = response.status
         headers = response.headers
         if status != HTTPStatus.OK:
@@ -144,7 +161,10 @@ class Exchange:
                 raise Broken(ErrorCode.UPSTREAM_TIMEOUT, again=True, status=status)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise Broken(ErrorCode.UPSTREAM_FAILED, again=True, status=status, retry_after_s=wait)
-            raise Broken(ErrorCode.UPSTREAM_REFUSED, again=False, status=status)
+            if fault == "context":
+                raise Broken(ErrorCode.UPSTREAM_CONTEXT, again=False, status=status)
+            missing = fault == "model" or status == HTTPStatus.NOT_FOUND
+            raise Broken(ErrorCode.UPSTREAM_REFUSED, again=False, status=status, model_missing=missing)
         media_type = headers.get("Content-Type", "text/event-stream")
         encoding = headers.get("Content-Encoding", "identity")
         if not media_type.lower().startswith("text/event-stream") or encoding.lower() != "identity":
@@ -161,3 +181,16 @@ class Exchange:
                 return Broken(ErrorCode.UPSTREAM_CUT, again=again)
             case _:
                 return Broken(ErrorCode.UPSTREAM_FAILED, again=False)
+
+
+async def _fault(response: aiohttp.ClientResponse) -> Fault | None:
+    """Read what a refusal is for, as far as that is quick and short."""
+    body = b""
+    try:
+        async with asyncio.timeout(TAIL_S):
+            while len(body) <= ERROR_MAX_BYTES and (chunk := await response.content.readany()):
+                body += chunk
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        # The status says enough.
+        return None
+    return fault_of(body) if len(body) <= ERROR_MAX_BYTES else None

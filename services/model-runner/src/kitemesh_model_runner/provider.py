@@ -29,6 +29,13 @@ class Prefix(NamedTuple):
     reasoning: str = ""
 
 
+Again = Callable[[ProviderFailed], bool]
+
+
+def _always(_: ProviderFailed) -> bool:
+    return True
+
+
 class ModelCall(NamedTuple):
     """What to generate.
 
@@ -41,6 +48,7 @@ class ModelCall(NamedTuple):
         parallel_calls: `None` leaves it to the provider.
         prefix: Behind what to go on; the sink gets nothing of it again. Only for a provider that said it can.
         files: The bytes of every blob that the messages name.
+        again: Told of each failed try before the provider would make another, and says whether it may.
 
     """
 
@@ -55,6 +63,7 @@ class ModelCall(NamedTuple):
     parallel_calls: bool | None = None
     prefix: Prefix | None = None
     files: Mapping[str, bytes] = MappingProxyType({})
+    again: Again = _always
 
 
 class Generated(NamedTuple):
@@ -87,6 +96,10 @@ def is_text(part: FilePart) -> bool:
     return part.media_type.startswith("text/") and part.blob is not None
 
 
+class ModelMissing(ProviderFailed):
+    """The provider does not have the model, or not for us: another one may."""
+
+
 class Provider(Protocol):
     """One endpoint, with its own rules."""
 
@@ -113,6 +126,7 @@ SENTENCES: Final = {
     ErrorCode.UPSTREAM_LIMITED: "The model's provider is over its limit; try again later",
     ErrorCode.UPSTREAM_TIMEOUT: "The model's provider did not answer in time",
     ErrorCode.UPSTREAM_CUT: "The model's answer broke off before its end",
+    ErrorCode.UPSTREAM_CONTEXT: "The prompt is longer than the model takes",
 }
 """What a client is told, by code."""
 

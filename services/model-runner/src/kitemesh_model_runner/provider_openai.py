@@ -1,7 +1,7 @@
 """Any OpenAI-compatible endpoint over HTTP, always streaming.
 
-A try is repeated only before its first delta, and never sooner than the upstream asked. The credentials are the
-catalog's: nothing of the client's travels. What one try does is `openai_exchange`'s business.
+A try is repeated only before its first delta, where whoever calls lets it, and never sooner than the upstream asked.
+The credentials are the catalog's: nothing of the client's travels. What one try does is `openai_exchange`'s business.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ import msgspec
 import structlog
 
 from kitemesh_contracts.content import Sampling
-from kitemesh_contracts.errors import ErrorCode
+from kitemesh_contracts.errors import ErrorCode, ProviderFailed
 from kitemesh_model_runner.openai_chunks import AnswerReader
 from kitemesh_model_runner.openai_exchange import Broken, Exchange, Patience
 from kitemesh_model_runner.openai_wire import TokenLimit, render
-from kitemesh_model_runner.provider import Generated, ModelCall, Prefix, Sink, failure
+from kitemesh_model_runner.provider import SENTENCES, Generated, ModelCall, ModelMissing, Prefix, Sink, failure
 from kitemesh_model_runner.retries import PATIENCE_S, pause_s
 from kitemesh_model_runner.usage import count_as_said
 from kitemesh_runtime.catalog import OpenAIProvider
@@ -119,8 +119,10 @@ class OpenAIEndpoint:
             try:
                 end = await exchange.run(self._session, self._url, body, headers)
             except Broken as broken:
+                failed = _failure(broken)
                 pause = pause_s(tries, broken.retry_after_s, chance=self._chance())
-                again = broken.again and tries <= config.retries and pause <= PATIENCE_S and now() + pause < retry_until
+                may = broken.again and tries <= config.retries and pause <= PATIENCE_S and now() + pause < retry_until
+                again = may and call.again(failed)
                 log.warning(
                     "upstream.retried" if again else "upstream.failed",
                     provider=self._name,
@@ -132,7 +134,7 @@ class OpenAIEndpoint:
                     tries=tries,
                 )
                 if not again:
-                    raise failure(broken.code, retry_after_s=broken.retry_after_s) from broken
+                    raise failed from broken
             else:
                 if said and end.usage is not None:
                     return end._replace(usage=count_as_said(end.usage, said))
@@ -149,6 +151,12 @@ class OpenAIEndpoint:
             log.error("upstream.key_missing", provider=self._name)
             raise failure(ErrorCode.UPSTREAM_REFUSED)
         return {"Authorization": f"Bearer {key}"}
+
+
+def _failure(broken: Broken) -> ProviderFailed:
+    if broken.model_missing:
+        return ModelMissing(broken.code, SENTENCES[broken.code])
+    return failure(broken.code, retry_after_s=broken.retry_after_s)
 
 
 def _less(sampling: Sampling, said: int) -> Sampling:

@@ -6,6 +6,8 @@ travel is not known here, nor who decides the number of an attempt.
 
 import asyncio
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -24,23 +26,25 @@ from kitemesh_contracts.errors import (
 )
 from kitemesh_contracts.events import StepReleased
 from kitemesh_contracts.headers import released_msg_id
-from kitemesh_model_runner.accounts import note
+from kitemesh_model_runner.accounts import note, show_states
 from kitemesh_model_runner.answers import Answer, Unsent, result_id
+from kitemesh_model_runner.asking import ask
 from kitemesh_model_runner.attempt import Attempt, Result
+from kitemesh_model_runner.calling import prepare
+from kitemesh_model_runner.candidates import able
 from kitemesh_model_runner.continuing import find_beginning
 from kitemesh_model_runner.fence import Fence, Lost
-from kitemesh_model_runner.files import Files, Prompt
+from kitemesh_model_runner.files import Files
 from kitemesh_model_runner.lease import Lease, Outdated, Standstill
-from kitemesh_model_runner.provider import ModelCall, Prefix
 from kitemesh_model_runner.refusal import refusal
-from kitemesh_model_runner.routing import Routing, Target
+from kitemesh_model_runner.routing import Routing, Target, kind_of
 from kitemesh_runtime.beats import Pulse
 from kitemesh_runtime.bus import Bus, Delivery
 from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.failpoints import reach
 from kitemesh_runtime.parcels import Parcels, pack_small
-from kitemesh_runtime.queueing import queued_s
+from kitemesh_runtime.queueing import queued_s, waited_too_long
 from kitemesh_runtime.worker import Done, Leave, Outcome, Retry
 
 TICK_S: Final = 1.0
@@ -51,6 +55,7 @@ QUEUE_FULL_RETRY_S: Final = 1.0
 STORE_RETRY_S: Final = 1.0
 
 UNKNOWN: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested model is no longer offered")
+SILENT: Final = "the gateway fell silent"
 TIMED_OUT: Final = ErrorInfo(code=ErrorCode.TURN_TIMEOUT, message="The model did not finish within the turn's time")
 BROKEN: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The model could not be called because of an internal error")
 
@@ -96,11 +101,12 @@ class Runner:
             # It was this process that stood still: what the gateways said meanwhile is not read yet.
             self._gateways.forget()
         self._ticked_s = now_s
+        show_states(self._routing.states(now_s))
         for attempt in self._running:
             attempt.frames.tick()
             job = attempt.job
             if job.mode == "classic" and self._gateways.silent_s(job.gateway) > GATEWAY_SILENCE_S:
-                attempt.stop("the gateway fell silent")
+                attempt.stop(SILENT)
 
     async def on_job(self, delivery: Delivery) -> Outcome:
         """Call the model and publish what came of it."""
@@ -177,41 +183,54 @@ class Runner:
         waited_s = queued_s(delivery.published_at_s, now_ms=self._clock.now_ms())
         attempt = Attempt(self._bus, self._clock, job, number=number, queued_ms=round(waited_s * _MS, 3), lease=lease)
         targets = self._routing.targets(job.models)
-        kind = targets[0].provider.kind if targets else "none"
         left_s = job.budget_s - waited_s
+        result = self._dropped(attempt, waited_s) if targets else attempt.failed(UNKNOWN)
         try:
-            result = await self._attempt(attempt, targets[0], left_s) if targets else attempt.failed(UNKNOWN)
+            result = result or await self._attempt(attempt, targets, left_s)
         except KitemeshError:
             if job.stored and attempt.frames.last:
                 self._fence.spend(delivery, number)
             raise
-        note(attempt, result, kind)
+        note(attempt, result, kind_of(targets, attempt.model))
         return Answer(
             result,
             result_id(job.turn, job.step, number, stored=job.stored),
             delivery.deliveries + 1 if job.stored else math.inf,
         )
 
-    async def _attempt(self, attempt: Attempt, target: Target, left_s: float) -> Result:
+    def _dropped(self, attempt: Attempt, waited_s: float) -> Result | None:
+        """End a job for which nobody waits any more before it costs a model call; `None` when somebody does."""
+        job = attempt.job
+        reason = self._cancels.reason(job.turn, durable=job.mode != "classic")
+        if reason is not None:
+            return attempt.cancelled(reason)
+        if job.mode == "classic" and self._fell_silent(job.gateway):
+            return attempt.cancelled(SILENT)
+        # A further attempt's predecessor may have begun, and its client may have seen that.
+        is_first = attempt.number == job.attempt
+        if is_first and job.max_wait_s is not None and waited_s > job.max_wait_s:
+            return attempt.failed(waited_too_long(waited_s))
+        return attempt.failed(TIMED_OUT) if waited_s >= job.budget_s else None
+
+    def _fell_silent(self, gateway: str) -> bool:
+        # After a standstill of this process, what the gateways said meanwhile is not read yet.
+        is_awake = self._clock.monotonic() - self._ticked_s <= PAUSE_S
+        return is_awake and self._gateways.silent_s(gateway) > GATEWAY_SILENCE_S
+
+    async def _attempt(self, attempt: Attempt, targets: Sequence[Target], left_s: float) -> Result:
         job = attempt.job
         try:
-            reason = self._cancels.reason(job.turn, durable=job.mode != "classic")
-            if reason is not None:
-                return attempt.cancelled(reason)
-            if left_s <= 0:
-                return attempt.failed(TIMED_OUT)
             async with asyncio.timeout(left_s) as scope:
-                attempt.begin(target.model, scope)
+                attempt.begin(targets[0].model, scope)
                 self._running.add(attempt)
                 await attempt.tell_results()
-                told, prefix = await find_beginning(self._bus, job, attempt.number, target)
+                told, prefix, going = await find_beginning(
+                    self._bus, job, attempt.number, able(job, targets), now_s=self._clock.monotonic()
+                )
                 if told:
                     await attempt.go_on(told)
-                prompt = await self._files.fetch(job.tenant, job.messages, target.can)
-                await reach("run.before_upstream")
-                attempt.ask()
-                call = _call(job, target, left_s, prefix, prompt)
-                return attempt.generated(await target.provider.generate(call, attempt.take))
+                put_together = partial(prepare, self._files, attempt, scope, prefix)
+                return attempt.generated(await ask(attempt, going, put_together, self._clock))
         except ProviderFailed as exc:
             return attempt.failed(exc.info())
         except TimeoutError:
@@ -220,7 +239,7 @@ class Runner:
             raise
         except Exception:
             # A broken adapter would break again: the client is told now instead of after the last redelivery.
-            log.exception("provider.broke", provider=target.provider.kind, turn=job.turn)
+            log.exception("provider.broke", model=attempt.model, turn=job.turn)
             return attempt.failed(BROKEN)
         finally:
             self._running.discard(attempt)
@@ -260,19 +279,3 @@ class Runner:
             job = attempt.job
             if job.turn == cancel.turn and (job.mode == "classic" or not cancel.disconnect):
                 attempt.stop(cancel.reason)
-
-
-def _call(job: Generate, target: Target, left_s: float, prefix: Prefix | None, prompt: Prompt) -> ModelCall:
-    return ModelCall(
-        job.turn,
-        job.step,
-        target.upstream,
-        prompt.messages,
-        job.sampling,
-        left_s,
-        job.tools,
-        job.tool_choice,
-        job.parallel_calls,
-        prefix,
-        prompt.files,
-    )

@@ -15,6 +15,7 @@ from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.engine import Engine
 from kitemesh_orchestrator.giving_up import GivingUp
 from kitemesh_orchestrator.holding import Holding
+from kitemesh_orchestrator.housekeeping import Housekeeping
 from kitemesh_orchestrator.jobs import Jobs
 from kitemesh_orchestrator.making_way import MakingWay
 from kitemesh_orchestrator.notices import Notices
@@ -37,7 +38,7 @@ from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.worker import Handler, Worker
-from kitemesh_runtime.working import observer, taker, work_until_stopped
+from kitemesh_runtime.working import observer, signs_of, taker, work_until_stopped
 
 _HEARTBEAT_S: Final = ORCHESTRATOR_ACK_WAIT_S / 3
 _CANCEL_AGAIN_S: Final = 1.0
@@ -119,7 +120,7 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
     workers: list[Worker] = []
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(
-            open_foundation("orchestrator", settings, life, load=lambda: sum(each.in_flight for each in workers)),
+            open_foundation("orchestrator", settings, life, signs=lambda: signs_of(workers)),
         )
         waiting_cancels: asyncio.Queue[CancelTurn] = asyncio.Queue()
         cancels = Cancels(base.clock, waiting_cancels.put_nowait)
@@ -162,6 +163,11 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
         await stack.enter_async_context(
             life.background(
                 sweep=sweep_forever(core.sweeper.sweep, base.store_state, every_s=settings.sweep_s),
+                keep_house=sweep_forever(
+                    Housekeeping(base.stores.usage, base.stores.retention, base.clock).keep,
+                    base.store_state,
+                    every_s=settings.sweep_s,
+                ),
                 retry_unstored=endings.retry_unstored(),
                 restore_streams=restore_forever(base.bus),
                 leave_queues=follow_cancels(waiting_cancels, engine, base.store_state),

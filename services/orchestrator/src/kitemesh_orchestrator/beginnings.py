@@ -21,6 +21,7 @@ from kitemesh_orchestrator.happenings import JobReleased, TurnCancelled, TurnRef
 from kitemesh_orchestrator.noting import Noting
 from kitemesh_orchestrator.seating import Seating
 from kitemesh_orchestrator.states import Accepted, Calling, Generating
+from kitemesh_orchestrator.turn import TOO_LONG
 from kitemesh_orchestrator.whereabouts import Whereabouts
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.cancels import Cancels
@@ -28,7 +29,7 @@ from kitemesh_runtime.catalog import Agent
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.execution_stores import Job, LiveTurns
-from kitemesh_runtime.queueing import queued_s
+from kitemesh_runtime.queueing import queued_s, waited_too_long
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.worker import Done, Outcome
 
@@ -75,27 +76,46 @@ class Beginnings:
 
         """
         # A promotion is published again when it was not taken up in time, so it too may come twice.
-        again = delivery.deliveries > 1 or delivery.subject == subjects.control_start(start.turn)
+        follows = delivery.subject == subjects.control_start(start.turn)
+        if (
+            follows
+            and start.mode == "durable"
+            and _opens(start)
+            and await self._whereabouts.has_first_start(start.turn)
+        ):
+            # Its gateway was not told that it is there. Two that begin one turn would not agree on an attempt.
+            log.info("start.outdated", turn=start.turn)
+            return Done()
+        repeated = follows or delivery.deliveries > 1
         waited_s = queued_s(delivery.published_at_s, now_ms=self._clock.now_ms())
         timed = self._timer(waited_s)
-        if start.mode == "durable":
-            # A cancel is broadcast for a while, and remembered for a minute, by who was there to hear it.
-            again = again or waited_s > STALE_S or delivery.subject in self._halfway
-            try:
-                await self._begin_stored(start, delivery.data, timed, again=again)
-            except Unavailable:
-                # It may have come to anything, and the turn to its end before this is tried again.
-                if len(self._halfway) >= HALFWAY_MAX:
-                    self._halfway.clear()
-                self._halfway.add(delivery.subject)
-                raise
-            self._halfway.discard(delivery.subject)
-        else:
-            await self._begin_carried(start, delivery.data, timed, again=again)
+        halfway = delivery.subject in self._halfway
+        # What may have been begun is not refused, and what was promoted has waited for its conversation only.
+        late = None if repeated or halfway else _too_late(start, waited_s)
+        try:
+            if start.mode == "durable":
+                # A cancel is broadcast for a while, and remembered for a minute, by who was there to hear it.
+                repeated, stale = repeated or halfway, waited_s > STALE_S
+                await self._begin_stored(start, delivery.data, timed, repeated=repeated, stale=stale, late=late)
+            else:
+                await self._begin_carried(start, delivery.data, timed, again=repeated, late=late)
+        except Unavailable:
+            # It may have come to anything, and the turn to its end before this is tried again.
+            if len(self._halfway) >= HALFWAY_MAX:
+                self._halfway.clear()
+            self._halfway.add(delivery.subject)
+            raise
+        self._halfway.discard(delivery.subject)
         return Done()
 
     async def _begin_carried(
-        self, start: StartTurn, payload: bytes, timed: Callable[[], StepTimings], *, again: bool
+        self,
+        start: StartTurn,
+        payload: bytes,
+        timed: Callable[[], StepTimings],
+        *,
+        again: bool,
+        late: ErrorInfo | None,
     ) -> None:
         accepted = Loaded(Accepted(start=start))
         reason = self._cancels.reason(start.turn)
@@ -104,8 +124,9 @@ class Beginnings:
                 await self._drive.apply(accepted, TurnCancelled(reason=reason))
             return
         agent, offered = self._agent_of(start)
-        if not offered:
-            await self._drive.apply(accepted, TurnRefused(error=UNKNOWN_AGENT))
+        refused = late if offered else UNKNOWN_AGENT
+        if refused is not None:
+            await self._drive.apply(accepted, TurnRefused(error=refused))
             return
         seated = await self._seating.seat(start, payload, agent)
         if seated.event is None or (again and await self._endings.was_stored(start)):
@@ -119,11 +140,18 @@ class Beginnings:
                 await creating
 
     async def _begin_stored(
-        self, start: StartTurn, payload: bytes, timed: Callable[[], StepTimings], *, again: bool
+        self,
+        start: StartTurn,
+        payload: bytes,
+        timed: Callable[[], StepTimings],
+        *,
+        repeated: bool,
+        stale: bool,
+        late: ErrorInfo | None,
     ) -> None:
         accepted, attempt = Loaded(Accepted(start=start), stored.FIRST), 1
-        if again:
-            first = await self._not_begun(start)
+        if repeated or stale:
+            first = await self._not_begun(start, repeated=repeated)
             if first is None:
                 return
             assert isinstance(first.state, Generating)  # noqa: S101  nothing else has not begun
@@ -132,8 +160,9 @@ class Beginnings:
             # Who cancelled it marked it in the store and has it ended.
             return
         agent, offered = self._agent_of(start)
-        if not offered:
-            await self._drive.apply(accepted, TurnRefused(error=UNKNOWN_AGENT))
+        refusal = late if offered else UNKNOWN_AGENT
+        if refusal is not None:
+            await self._drive.apply(accepted, TurnRefused(error=refusal))
             return
         seated = await self._seating.seat(start, payload, agent)
         match seated.event:
@@ -152,8 +181,8 @@ class Beginnings:
                 # The model is asked meanwhile.
                 await self._seating.keep(start)
 
-    async def _not_begun(self, start: StartTurn) -> Loaded | None:
-        """Return a turn whose start has come again, if its first job was never published; else see to it."""
+    async def _not_begun(self, start: StartTurn, *, repeated: bool) -> Loaded | None:
+        """Return a turn whose start came late or again, if its first job was never published; else see to it."""
         job = Job(kind="model", step=1, pool=start.route.pool)
         lost = await self._whereabouts.is_lost(start.turn, job)
         # Read after that question: a job that was done and told in between has changed the turn.
@@ -166,7 +195,9 @@ class Beginnings:
                 await self._endings.repeat(found)
             case Loaded(cancelled=str(reason)):
                 await self._drive.apply(found, TurnCancelled(reason=reason))
-            case Loaded(state=Generating(step=1) as state) if lost and found.queued and self._was_not_published(state):
+            case Loaded(state=Generating(step=1) as state) if (
+                lost and found.queued and (not repeated or self._was_not_published(state))
+            ):
                 return found
             case Loaded(state=Generating() | Calling() as state):
                 if _opens(state.start):
@@ -202,6 +233,15 @@ class Beginnings:
             return StepTimings(start_queued_ms=waited_ms, orchestrator_ms=spent_ms)
 
         return timed
+
+
+def _too_late(start: StartTurn, waited_s: float) -> ErrorInfo | None:
+    """Say why a turn is not begun any more whose start has waited for so long."""
+    if waited_s >= start.budget_s:
+        return TOO_LONG
+    if start.max_wait_s is not None and waited_s > start.max_wait_s:
+        return waited_too_long(waited_s)
+    return None
 
 
 def _opens(start: StartTurn) -> bool:

@@ -48,7 +48,7 @@ def begin(state: Generating, event: StepAnswered) -> Calling:
         held=state.held or held,
         steps=state.steps,
         usage=add_usage(state.usage, generated.usage),
-        spent_s=state.spent_s + (generated.timings.queued_ms + generated.timings.total_ms) / _MS,
+        spent_s=state.spent_s + _spent_ms(generated.timings) / _MS,
         timings=add_timings(state.timings, generated.timings),
         shown=state.shown,
         calls_made=state.calls_made + sum(call.do in {"run", "hold"} for call in asked),
@@ -59,6 +59,11 @@ def begin(state: Generating, event: StepAnswered) -> Calling:
         jobs_made=len(jobs),
         hold=event.hold if held else None,
     )
+
+
+def _spent_ms(timings: StepTimings) -> float:
+    """Return the time of a step, and for the first one what its turn's start had waited before."""
+    return timings.start_queued_ms + timings.queued_ms + timings.total_ms
 
 
 def take_results(state: Calling, event: CallsReturned) -> Calling:

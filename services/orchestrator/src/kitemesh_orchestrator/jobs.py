@@ -10,12 +10,12 @@ from typing import Final
 import msgspec
 
 from kitemesh_contracts import codec, subjects
-from kitemesh_contracts.commands import CallOrder, CancelTurn, Generate, Mark, Mode, RunCalls
+from kitemesh_contracts.commands import CallOrder, CancelTurn, Generate, Mark, Mode, Priority, RunCalls
 from kitemesh_contracts.content import Message, Step
 from kitemesh_contracts.errors import Unavailable
 from kitemesh_contracts.events import StepTimings
 from kitemesh_contracts.headers import job_msg_id
-from kitemesh_contracts.topology import PRIORITIES, lane_of
+from kitemesh_contracts.topology import lane_of
 from kitemesh_orchestrator import carried, judging, request, stored
 from kitemesh_orchestrator.states import Calling, Generating, Running
 from kitemesh_runtime.bus import Bus
@@ -29,6 +29,7 @@ from kitemesh_runtime.stores import Stores, TurnRecord
 LEAST_BUDGET_S: Final = 0.001
 RESULTS_MAX_CHARS: Final = 2_000_000
 """Of the long results of one turn that a model is shown again, the newest first."""
+_MS: Final = 1000.0
 _NO_TIME: Final = StepTimings()
 NOT_SHOWN: Final = "(This long result is not shown again.)"
 
@@ -71,7 +72,10 @@ class Jobs:
         carry = msgspec.Raw(b"null") if state.durable else carried.save(state)
         command = msgspec.structs.replace(command, attempt=job.attempt, carry=carry)
         pool = state.start.route.pool if isinstance(command, Generate) else job.pool
-        await self._send(command, pool, job.index)
+        if isinstance(command, Generate):
+            # It may have begun, and whoever follows it has seen that.
+            command = msgspec.structs.replace(command, max_wait_s=None)
+        await self._send(command, pool, job.index, state.start.priority)
 
     async def stop(self, state: Running) -> None:
         """Have a stored turn that is ending begin no call any more, and whoever works for it stop.
@@ -98,6 +102,7 @@ class Jobs:
         texts = await self._texts(state.steps, start.tenant)
         tools = judging.offer(start, agent, self._catalog.current)
         before = state.steps[-1] if state.steps else None
+        waited_s = timings.start_queued_ms / _MS
         command = Generate(
             turn=start.turn,
             tenant=start.tenant,
@@ -107,7 +112,7 @@ class Jobs:
             attempt=state.attempt,
             models=start.route.models,
             messages=(*base, *request.follow_up(state.steps, texts)),
-            budget_s=_left_s(state),
+            budget_s=_left_s(state, waited_s),
             sampling=start.sampling,
             stream=start.stream,
             tools=tools,
@@ -117,9 +122,10 @@ class Jobs:
             after=Mark(step=before.step, attempt=before.attempt, n=before.last) if before else None,
             timings=timings,
             results=request.results_of(before, texts) if before is not None and start.stream else (),
+            max_wait_s=_wait_left_s(state, waited_s) if timings is not _NO_TIME else None,
             carry=msgspec.Raw(b"null") if state.durable else carried.save(state),
         )
-        await self._send(command, start.route.pool, 0)
+        await self._send(command, start.route.pool, 0, start.priority)
 
     async def _run(self, state: Calling, job: Job) -> None:
         start = state.start
@@ -142,9 +148,9 @@ class Jobs:
             stored=state.durable,
             carry=msgspec.Raw(b"null") if state.durable else carried.save(state),
         )
-        await self._send(command, job.pool, job.index)
+        await self._send(command, job.pool, job.index, start.priority)
 
-    async def _send(self, command: Generate | RunCalls, pool: str, index: int) -> None:
+    async def _send(self, command: Generate | RunCalls, pool: str, index: int, priority: Priority) -> None:
         is_model = isinstance(command, Generate)
         pools = self._catalog.current.pools.model if is_model else self._catalog.current.pools.tool
         part = pools.get(pool)
@@ -152,7 +158,7 @@ class Jobs:
         subject_of = subjects.model_job if is_model else subjects.tool_job
         payload = pack_small(command) or await self._parcels.pack(command.tenant, command)
         await self._bus.send(
-            subject_of(pool, PRIORITIES[0], lane, command.turn),
+            subject_of(pool, priority, lane, command.turn),
             payload,
             msg_id=job_msg_id(command.turn, command.step, "model" if is_model else "tool", index, command.attempt),
         )
@@ -201,8 +207,14 @@ def _mode(state: Running) -> Mode:
     return "durable" if state.held else state.start.mode
 
 
-def _left_s(state: Running) -> float:
-    return max(LEAST_BUDGET_S, state.start.budget_s - state.spent_s)
+def _left_s(state: Running, waited_s: float = 0.0) -> float:
+    return max(LEAST_BUDGET_S, state.start.budget_s - state.spent_s - waited_s)
+
+
+def _wait_left_s(state: Generating, waited_s: float) -> float | None:
+    """Return how much longer a turn may wait for its first model call, after its start has waited."""
+    bound_s = state.start.max_wait_s
+    return None if bound_s is None else max(0.0, bound_s - waited_s)
 
 
 def _choice(state: Generating, last_step: int) -> str:

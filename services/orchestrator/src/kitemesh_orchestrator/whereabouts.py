@@ -23,7 +23,7 @@ class Whereabouts:
 
     async def has_no_start(self, live: LiveTurn) -> bool:
         """Tell whether a turn's start is in no queue, and does not wait in its conversation."""
-        if await self._bus.holds(TURN, subjects.turn_start(live.id)):
+        if await self.has_first_start(live.id):
             return False
         if await self._bus.holds(CONTROL, subjects.control_start(live.id)):
             return False
@@ -31,6 +31,10 @@ class Whereabouts:
             return True
         found = await self._conversations.get(live.tenant, live.conversation)
         return found is None or all(entry.turn != live.id for entry in found.waiting)
+
+    async def has_first_start(self, turn: str) -> bool:
+        """Tell whether the start that was published first is in its queue, or in an orchestrator's hands."""
+        return await self._bus.holds(TURN, subjects.turn_start(turn))
 
     async def is_lost(self, turn: str, job: Job) -> bool:
         """Tell whether a job is neither in its queue, or in a worker's hands, nor done."""

@@ -9,7 +9,7 @@ from kitemesh_runtime.foundation import open_foundation
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.worker import Worker
-from kitemesh_runtime.working import observer, taker, work_until_stopped
+from kitemesh_runtime.working import observer, signs_of, taker, work_until_stopped
 from kitemesh_tool_executor.dispatch import Dispatcher
 from kitemesh_tool_executor.executor import Executor
 from kitemesh_tool_executor.registry import Registry
@@ -27,7 +27,7 @@ async def serve(settings: ExecutorSettings, life: Life) -> None:
     workers: list[Worker] = []
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(
-            open_foundation("tool-executor", settings, life, load=lambda: sum(each.in_flight for each in workers)),
+            open_foundation("tool-executor", settings, life, signs=lambda: signs_of(workers)),
         )
         pool = base.catalog.current.pools.tool.get(settings.pool)
         if pool is None:
@@ -58,6 +58,7 @@ async def serve(settings: ExecutorSettings, life: Life) -> None:
                 settings.slots,
                 executor.on_job,
                 name=f"tool-{settings.pool}",
+                pool=settings.pool,
                 gate=base.bus_state,
                 on_release=executor.release,
                 on_reject=executor.refuse,

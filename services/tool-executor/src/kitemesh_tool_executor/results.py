@@ -16,8 +16,6 @@ INLINE_MAX_BYTES: Final = 64 * 1024
 """Longer texts are stored and travel by name."""
 EMERGENCY_MAX_BYTES: Final = 256 * 1024
 """Texts up to this travel by themselves while the store is down."""
-KEEP_S: Final = 35 * 86_400.0
-"""Longer than a turn waits for a person, and than the turn itself is kept by default."""
 
 BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
@@ -63,7 +61,7 @@ class Results:
         pause_s = BACKOFF_S
         while True:
             try:
-                return CallResult(call=call, blob=await self._blobs.put(tenant, data, keep_s=KEEP_S))
+                return CallResult(call=call, blob=await self._blobs.put(tenant, data, keep_s=None))
             except Unavailable:
                 if not patient:
                     break
