@@ -6,13 +6,26 @@ from importlib.metadata import version
 
 import structlog
 
-from kitemesh_cli import approvals, bootstrap, catalog, conversation, demo, dev, down, keys, knowledge, tools
+from kitemesh_cli import (
+    approvals,
+    bootstrap,
+    catalog,
+    conversation,
+    demo,
+    dev,
+    down,
+    keys,
+    knowledge,
+    tenants,
+    tools,
+    usage,
+)
 from kitemesh_cli.failures import EX_CONFIG, EX_FAILED, Failed
 from kitemesh_contracts.errors import KitemeshError
 from kitemesh_runtime.catalog import CatalogError
 from kitemesh_runtime.settings import SettingsError
 
-VERBS = (dev, demo, down, bootstrap, keys, catalog, conversation, approvals, tools, knowledge)
+VERBS = (dev, demo, down, bootstrap, keys, tenants, catalog, conversation, approvals, tools, knowledge, usage)
 
 DESCRIPTION = "Run and look after a kitemesh cluster."
 EPILOG = """\

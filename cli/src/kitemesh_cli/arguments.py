@@ -38,3 +38,8 @@ def lifetime_s(text: str) -> float:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number with s, m, h, d or w, such as 30d")
     return float(int(match.group(1)) * _UNIT_S[match.group(2)])
+
+
+def grace_s(text: str) -> float:
+    """Read a length of time such as `24h`, or `0`, in seconds."""
+    return 0.0 if text == "0" else lifetime_s(text)

@@ -10,6 +10,7 @@ from typing import Final
 from kitemesh_cli.failures import EX_FAILED, Failed
 from kitemesh_runtime.catalog import Catalog, CatalogError
 from kitemesh_runtime.catalog_file import read
+from kitemesh_runtime.catalog_text import Lines
 from kitemesh_runtime.catalog_tools import PythonTool
 
 _GROUP: Final = "kitemesh.tools"
@@ -35,8 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         catalog = read(arguments.file)
     except CatalogError as exc:
-        for problem in exc.problems:
-            print(problem)
+        for line in place(arguments.file, exc):
+            print(line)
         return EX_FAILED
     counts = {
         "providers": len(catalog.providers),
@@ -51,6 +52,20 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"kitemesh: warning: {warning}\n")
     print(f"{arguments.file} is valid; " + ", ".join(f"{name}: {count}" for name, count in counts.items()))
     return 0
+
+
+def place(path: Path, error: CatalogError) -> Iterator[str]:
+    """Return each mistake behind the file and the line that it is in, as far as it has one, in the file's order."""
+    try:
+        lines = Lines(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        lines = Lines("")
+    found = [(lines.find(problem), problem) for problem in error.problems]
+    for line, problem in sorted(found, key=lambda each: each[0] or 0):
+        if line is not None:
+            yield f"{path}:{line}: {problem}"
+        else:
+            yield problem if problem.startswith(str(path)) else f"{path}: {problem}"
 
 
 def find_doubtful(catalog: Catalog) -> Iterator[str]:

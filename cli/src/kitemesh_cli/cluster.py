@@ -6,22 +6,29 @@ Composition only: `children` keeps them running, `dev` decides when.
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 import aiohttp
 
 from kitemesh_cli import servers
+from kitemesh_cli.access import Access
 from kitemesh_cli.children import ChildSpec
 from kitemesh_cli.data_folder import DataFolder
 from kitemesh_cli.processes import spawn
 from kitemesh_cli.servers import LOOPBACK
 from kitemesh_cli.settings import DevSettings
+from kitemesh_contracts.permissions import SERVICES, ServiceName
 from kitemesh_contracts.topology import Pool
 from kitemesh_runtime.catalog import Catalog
 
 NATS: Final = "nats-server"
 MONGOD: Final = "mongod"
 GATEWAY: Final = "gateway"
+PEPPER: Final = "KITEMESH_KEY_PEPPER"
+
+MONGOD_FLAGS: Final = ("--auth", "--setParameter", "scramSHA256IterationCount=5000")
+"""Passwords of 256 random bits need no work against guessing, and each new connection pays for it."""
 
 _PROBE_TIMEOUT_S: Final = 1.0
 
@@ -40,17 +47,23 @@ class Service(NamedTuple):
     health_port: int
     variables: Mapping[str, str]
 
+    @property
+    def user(self) -> ServiceName | None:
+        """As whom it signs in; `None` for a stand-in."""
+        return next((each for each in SERVICES if self.module == f"kitemesh_{each.replace('-', '_')}"), None)
 
-def nats_spec(folder: DataFolder, port: int) -> ChildSpec:
-    """Describe the embedded nats-server."""
-    log = folder.log(NATS)
-    return ChildSpec(NATS, lambda: servers.start_nats(folder.nats, port, log), lambda: _listens(port), log)
+
+def nats_spec(folder: DataFolder, port: int, access: Access) -> ChildSpec:
+    """Describe the embedded nats-server, which serves nobody but its users."""
+    log, users = folder.log(NATS), access.nats_users()
+    return ChildSpec(NATS, lambda: servers.start_nats(folder.nats, port, log, more=users), lambda: _listens(port), log)
 
 
 def mongod_spec(folder: DataFolder, port: int) -> ChildSpec:
-    """Describe the embedded mongod."""
+    """Describe the embedded mongod, which serves nobody but its users."""
     log = folder.log(MONGOD)
-    return ChildSpec(MONGOD, lambda: servers.start_mongod(folder.mongo, port, log), lambda: _listens(port), log)
+    start = partial(servers.start_mongod, folder.mongo, port, log, *MONGOD_FLAGS)
+    return ChildSpec(MONGOD, start, lambda: _listens(port), log)
 
 
 def list_services(settings: DevSettings, catalog: Catalog, port: int) -> list[Service]:
@@ -88,12 +101,18 @@ def shared_environment(environ: Mapping[str, str], variables: Mapping[str, str])
     return {**own, "KITEMESH_LOG_FORMAT": "json", "KITEMESH_HEALTH_HOST": LOOPBACK, **variables}
 
 
+def less_secrets(variables: Mapping[str, str], user: ServiceName | None) -> dict[str, str]:
+    """Return variables without the secrets that a service has no use for."""
+    return {name: value for name, value in variables.items() if user in (GATEWAY, None) or name != PEPPER}
+
+
 def service_spec(
     service: Service, folder: DataFolder, shared: Mapping[str, str], session: aiohttp.ClientSession
 ) -> ChildSpec:
     """Describe a service's process."""
     log = folder.log(service.name)
-    environ = {**shared, **service.variables, "KITEMESH_HEALTH_PORT": str(service.health_port)}
+    told = {**shared, **service.variables, "KITEMESH_HEALTH_PORT": str(service.health_port)}
+    environ = less_secrets(told, service.user)
     command = [sys.executable, "-m", service.module]
     return ChildSpec(
         service.name,

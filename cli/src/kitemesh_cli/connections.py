@@ -10,10 +10,13 @@ from typing import Final
 from kitemesh_cli.failures import Failed
 from kitemesh_contracts.errors import Unavailable
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
+from kitemesh_runtime.clock import SystemClock
+from kitemesh_runtime.directory import Directory
 from kitemesh_runtime.driver_mongo import Database, open_database, ping
 from kitemesh_runtime.settings import Settings
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.tenants_mongo import MongoTenants
 
 CONNECT_S: Final = 3.0
 _CREDENTIALS: Final = re.compile(r"//[^/]*@")
@@ -59,14 +62,17 @@ async def open_cli_database(settings: Settings) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def open_cli_stores(settings: Settings) -> AsyncIterator[Stores]:
-    """Connect to MongoDB and open the stores.
+    """Connect to MongoDB and open the stores, which keep what is written as long as its tenant wants it.
 
     Raises:
         Failed: It does not answer.
 
     """
-    async with open_cli_database(settings) as database, open_stores(database) as stores:
-        yield stores
+    async with open_cli_database(settings) as database:
+        directory = Directory(MongoTenants(database), SystemClock())
+        await directory.begin()
+        async with open_stores(database, days=directory.days) as stores:
+            yield stores
 
 
 def masked(url: str) -> str:

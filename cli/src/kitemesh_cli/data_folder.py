@@ -21,6 +21,7 @@ class DataFolder:
         self.lock: Final = self.root / "dev.lock"
         self.key: Final = self.root / "key"
         self.pepper: Final = self.root / "pepper"
+        self.access: Final = self.root / "access.json"
         self.environment: Final = self.root / "env"
         self.catalog: Final = self.root / "catalog.yaml"
         self.nats: Final = self.root / "nats"
@@ -47,6 +48,15 @@ class DataFolder:
     def log(self, name: str) -> Path:
         """Return where a process's output goes."""
         return self.logs / f"{name}.log"
+
+    def environment_of(self, service: str) -> Path:
+        """Return where the variables are kept that a service is told instead of the operator's."""
+        return self.environment.with_name(f"{self.environment.name}.{service}")
+
+    def forget_environments(self) -> None:
+        """Remove what leads to servers that do not run any more."""
+        for kept in (self.environment, *self.root.glob(f"{self.environment.name}.*")):
+            kept.unlink(missing_ok=True)
 
     def rotate_logs(self) -> None:
         """Begin new logs; `.1` is the log of the run before, and the oldest goes."""
@@ -86,7 +96,12 @@ def write_private(path: Path, text: str) -> None:
 
 def write_environment(path: Path, variables: Mapping[str, str]) -> None:
     """Keep variables for other verbs; a shell can read the file, too."""
-    write_private(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items()))
+    write_private(path, environment_text(variables))
+
+
+def environment_text(variables: Mapping[str, str]) -> str:
+    """Return variables as a shell reads them."""
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
 
 
 def read_environment(path: Path) -> dict[str, str]:

@@ -41,6 +41,11 @@ class _Execution(msgspec.Struct):
     status: str = "unknown"
 
 
+def own_of(folder: DataFolder, service: cluster.Service) -> dict[str, str]:
+    """Return what a service is told of the servers."""
+    return read_environment(folder.environment_of(service.user) if service.user else folder.environment)
+
+
 class DemoCluster:
     """The cluster while it runs.
 
@@ -92,8 +97,10 @@ class DemoCluster:
                 for service in cluster.list_services(plan.settings, catalog, twins_port)
                 if service.name in TWINS
             ]
-            shared = cluster.shared_environment(environ, read_environment(folder.environment))
-            specs = [cluster.service_spec(twin, folder, shared, session) for twin in twins]
+            specs = [
+                cluster.service_spec(twin, folder, cluster.shared_environment(environ, own_of(folder, twin)), session)
+                for twin in twins
+            ]
             await asyncio.gather(*(children.start(spec, timeout_s=SERVICE_START_S) for spec in specs))
             children.settle()
             gateways = {cluster.GATEWAY: plan.url, f"{cluster.GATEWAY}-2": f"http://{LOOPBACK}:{twins_port}"}

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"starting kitemesh, data in {shown(folder.root)}", flush=True)
         asyncio.run(supervise(Plan(settings, folder, port, url, environ)))
     finally:
-        folder.environment.unlink(missing_ok=True)
+        folder.forget_environments()
         lock.release()
     return 0
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kitemesh_cli.data_folder import read_text, write_private
-from kitemesh_cli.issuing import issue, state_of
 from kitemesh_contracts.scopes import Scope
 from kitemesh_runtime import keyring
 from kitemesh_runtime.clock import Clock, SystemClock
+from kitemesh_runtime.issuing import issue, state_of
 from kitemesh_runtime.stores import KeyRecord, Keys
 
 NAME: Final = "development"

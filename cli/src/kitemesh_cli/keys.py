@@ -1,4 +1,4 @@
-"""`kitemesh keys create | list | revoke`: API keys of a tenant."""
+"""`kitemesh keys create | list | rotate | revoke`: API keys of a tenant."""
 
 import argparse
 import asyncio
@@ -11,28 +11,30 @@ from typing import Any, Final
 
 import msgspec
 
-from kitemesh_cli.arguments import add_data, folder_of, identifier, lifetime_s
-from kitemesh_cli.connections import open_cli_bus, open_cli_stores
+from kitemesh_cli.administering import ACTOR, broadcast, how_told, open_desk, pepper_of
+from kitemesh_cli.arguments import add_data, folder_of, grace_s, identifier, lifetime_s
 from kitemesh_cli.failures import Failed
-from kitemesh_cli.issuing import issue, state_of
+from kitemesh_cli.limits import add_limits, limits_of, shown
 from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
 from kitemesh_cli.tables import lay_out, moment
-from kitemesh_contracts import subjects
-from kitemesh_contracts.errors import Unavailable
 from kitemesh_contracts.scopes import Scope
-from kitemesh_runtime import catalog_file
+from kitemesh_contracts.topology import PRIORITIES
+from kitemesh_runtime import catalog_file, issuing
+from kitemesh_runtime.administration import GRACE_S
 from kitemesh_runtime.catalog import CatalogError
+from kitemesh_runtime.issuing import state_of
 from kitemesh_runtime.stores import KeyRecord
+from kitemesh_runtime.tenancy import Limits
 
-CACHE_S: Final = 5
-"""How long a gateway may go on trusting a key that it has seen, when no broadcast reaches it."""
-
-DESCRIPTION = "Make, list and revoke the API keys of a tenant. What is stored of a key cannot be turned back into it."
+PREFIX: Final = "limit"
+DESCRIPTION = (
+    "Make, list, rotate and revoke the API keys of a tenant. What is stored of a key cannot be turned back into it."
+)
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the verbs."""
-    parser = verbs.add_parser("keys", help="make, list and revoke API keys", description=DESCRIPTION)
+    parser = verbs.add_parser("keys", help="make, list, rotate and revoke API keys", description=DESCRIPTION)
     what = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     create = what.add_parser("create", help="make a key and print it once", description="Make a key and print it once.")
     create.add_argument("--name", default="", help="a note for people")
@@ -56,15 +58,31 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     create.add_argument(
         "--expires-in", type=lifetime_s, metavar="TIME", help="such as 12h or 30d (default: it does not expire)"
     )
+    add_limits(create, PREFIX, "this key")
+    create.add_argument("--priority", choices=PRIORITIES, help="of its turns (default: as the tenant says)")
     create.set_defaults(run=create_key)
     listing = what.add_parser("list", help="list a tenant's keys", description="List a tenant's keys, newest first.")
     listing.set_defaults(run=list_keys)
+    rotate = what.add_parser(
+        "rotate",
+        help="put a new key in the place of one",
+        description="Make a key that may do all that another one may, and print it once; the old one then runs out.",
+    )
+    rotate.add_argument("id", type=identifier, metavar="ID", help="the old key's id, as `keys list` shows it")
+    rotate.add_argument(
+        "--grace",
+        type=grace_s,
+        default=GRACE_S,
+        metavar="TIME",
+        help="how long the old key goes on serving, such as 30m, or 0 (default: 24h)",
+    )
+    rotate.set_defaults(run=rotate_key)
     revoke = what.add_parser(
         "revoke", help="revoke a key for good", description="Revoke a key for good; every gateway is told at once."
     )
     revoke.add_argument("id", type=identifier, metavar="ID", help="the key's id, as `keys list` shows it")
     revoke.set_defaults(run=revoke_key)
-    for each in (create, listing, revoke):
+    for each in (create, listing, rotate, revoke):
         each.add_argument(
             "--tenant",
             type=identifier,
@@ -78,32 +96,31 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 def create_key(arguments: argparse.Namespace) -> int:
     """Be `keys create`."""
     settings = _settings(arguments)
-    pepper = settings.key_pepper.get_secret_value().encode()
-    if not pepper:
-        raise Failed("KITEMESH_KEY_PEPPER is not set; it must be the gateways', or they will not know the key")
+    pepper = pepper_of(settings)
     tenant = _tenant(arguments, settings)
     for warning in _find_unknown(settings, arguments.models or [], arguments.default_agent):
         sys.stderr.write(f"kitemesh: warning: {warning}\n")
+    text, record = issuing.make(
+        pepper,
+        tenant=tenant,
+        scopes=tuple(dict.fromkeys(arguments.scopes or [Scope.CHAT])),
+        name=arguments.name,
+        default_agent=arguments.default_agent,
+        models=arguments.models,
+        lifetime_s=arguments.expires_in,
+        limits=limits_of(arguments, PREFIX, Limits()),
+        priority=arguments.priority,
+    )
 
-    async def make() -> tuple[str, KeyRecord]:
-        async with open_cli_stores(settings) as stores:
-            return await issue(
-                stores.keys,
-                pepper,
-                tenant=tenant,
-                scopes=tuple(dict.fromkeys(arguments.scopes or [Scope.CHAT])),
-                name=arguments.name,
-                default_agent=arguments.default_agent,
-                models=arguments.models,
-                lifetime_s=arguments.expires_in,
-            )
+    async def store() -> None:
+        async with open_desk(settings) as desk:
+            await desk.administration.create_key(ACTOR, record)
 
-    text, record = asyncio.run(make())
+    asyncio.run(store())
     if arguments.json:
         _print_json({**_public(record), "key": text})
     else:
-        print(text)
-        print(f"This is key {record.id} of tenant {record.tenant}. It is shown only now: nobody keeps its text.")
+        _print_new(text, record)
     return 0
 
 
@@ -113,8 +130,8 @@ def list_keys(arguments: argparse.Namespace) -> int:
     tenant = _tenant(arguments, settings)
 
     async def read() -> list[KeyRecord]:
-        async with open_cli_stores(settings) as stores:
-            return await stores.keys.list(tenant)
+        async with open_desk(settings) as desk:
+            return await desk.stores.keys.list(tenant)
 
     records = asyncio.run(read())
     if arguments.json:
@@ -126,36 +143,58 @@ def list_keys(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def rotate_key(arguments: argparse.Namespace) -> int:
+    """Be `keys rotate`."""
+    settings = _settings(arguments)
+    pepper_of(settings)
+    tenant = _tenant(arguments, settings)
+
+    async def rotate() -> tuple[str, KeyRecord, KeyRecord, bool]:
+        async with open_desk(settings) as desk:
+            old = await desk.stores.keys.get(tenant, arguments.id)
+            if old is None:
+                raise _missing(tenant, arguments.id)
+            text, made, replaced = await desk.administration.rotate_key(ACTOR, old, grace_s=arguments.grace)
+            return text, made, replaced, await broadcast(settings, desk.told)
+
+    text, record, old, told = asyncio.run(rotate())
+    if arguments.json:
+        _print_json({**_public(record), "key": text, "replaces": _public(old), "broadcast": told})
+    else:
+        _print_new(text, record)
+        until = "it has run out" if old.expires_at_s is None else f"it serves until {moment(old.expires_at_s)} UTC"
+        print(f"It takes the place of {old.id}: {until}; {how_told(told)}")
+    return 0
+
+
 def revoke_key(arguments: argparse.Namespace) -> int:
     """Be `keys revoke`."""
     settings = _settings(arguments)
     tenant = _tenant(arguments, settings)
 
-    async def revoke() -> tuple[KeyRecord | None, bool]:
-        async with open_cli_stores(settings) as stores:
-            record = await stores.keys.revoke(tenant, arguments.id)
-        return record, record is not None and await _broadcast(settings, record.id)
+    async def revoke() -> tuple[KeyRecord, bool]:
+        async with open_desk(settings) as desk:
+            found = await desk.stores.keys.get(tenant, arguments.id)
+            revoked = None if found is None else await desk.administration.revoke_key(ACTOR, found)
+            if revoked is None:
+                raise _missing(tenant, arguments.id)
+            return revoked, await broadcast(settings, desk.told)
 
     record, told = asyncio.run(revoke())
-    if record is None:
-        raise Failed(f"tenant {tenant} has no key {arguments.id}")
     if arguments.json:
         _print_json({**_public(record), "broadcast": told})
     else:
-        how = "every gateway has been told" if told else f"NATS does not answer; gateways learn it within {CACHE_S} s"
-        print(f"key {record.id} is revoked; {how}")
+        print(f"key {record.id} is revoked; {how_told(told)}")
     return 0
 
 
-async def _broadcast(settings: KeysSettings, key: str) -> bool:
-    try:
-        async with open_cli_bus(settings) as bus:
-            bus.publish(subjects.key_changed(key), b"")
-            await bus.barrier()
-    except (Failed, Unavailable):
-        # The store has the truth and caches are short; the broadcast only makes it prompt.
-        return False
-    return True
+def _missing(tenant: str, key: str) -> Failed:
+    return Failed(f"tenant {tenant} has no key {key}")
+
+
+def _print_new(text: str, record: KeyRecord) -> None:
+    print(text)
+    print(f"This is key {record.id} of tenant {record.tenant}. It is shown only now: nobody keeps its text.")
 
 
 def _settings(arguments: argparse.Namespace) -> KeysSettings:
@@ -197,10 +236,13 @@ def _print_table(records: list[KeyRecord]) -> None:
             ",".join(record.scopes),
             record.default_agent or "-",
             "all" if record.models is None else ",".join(record.models),
+            shown(record.limits),
+            record.priority or "-",
             moment(record.created_at_s),
             "never" if record.expires_at_s is None else moment(record.expires_at_s),
             record.name,
         )
         for record in records
     ]
-    print(lay_out(("ID", "STATE", "SCOPES", "AGENT", "MODELS", "CREATED", "EXPIRES", "NAME"), rows))
+    header = ("ID", "STATE", "SCOPES", "AGENT", "MODELS", "LIMITS", "PRIORITY", "CREATED", "EXPIRES", "NAME")
+    print(lay_out(header, rows))

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from kitemesh_cli.data_folder import write_private
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.processes import describe_exit, die_with_parent, spawn, tail
 
@@ -114,7 +115,7 @@ def nats_command(
         port: On loopback.
         name: Of the server, among those of its cluster.
         store: Where JetStream keeps everything; under `data` without it.
-        more: Further text of the configuration.
+        more: Further text of the configuration; it may hold secrets.
 
     Raises:
         ServerMissing: There is no binary.
@@ -123,13 +124,13 @@ def nats_command(
     data.mkdir(parents=True, exist_ok=True)
     config = data / "nats.conf"
     text = NATS_CONFIG.format(host=LOOPBACK, port=port, name=name, store=store or data / "jetstream")
-    config.write_text(text + more)
+    write_private(config, text + more)
     return [str(nats_binary()), "-c", str(config)]
 
 
-def start_nats(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start nats-server with JetStream under `data`, bounded in memory and disk."""
-    return spawn(nats_command(data, port), log)
+def start_nats(data: Path, port: int, log: Path, *, more: str = "") -> subprocess.Popen[bytes]:
+    """Start nats-server with JetStream under `data`, bounded in memory and disk; `more` is configuration."""
+    return spawn(nats_command(data, port, more=more), log)
 
 
 def mongod_command(data: Path, port: int, *more: str) -> list[str]:
@@ -151,9 +152,9 @@ def mongod_command(data: Path, port: int, *more: str) -> list[str]:
     return [str(binary), *flags, *bounds, "diagnosticDataCollectionEnabled=false", "--quiet", *more]
 
 
-def start_mongod(data: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+def start_mongod(data: Path, port: int, log: Path, *more: str) -> subprocess.Popen[bytes]:
     """Start mongod as `mongod_command` has it."""
-    return spawn(mongod_command(data, port), log)
+    return spawn(mongod_command(data, port, *more), log)
 
 
 def wait_listening(process: subprocess.Popen[bytes], port: int, *, timeout_s: float, log: Path) -> None:

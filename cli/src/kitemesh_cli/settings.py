@@ -48,7 +48,13 @@ class BootstrapSettings(Settings):
         int, Field(ge=1, le=10_000_000, description="Accepted turns that may wait; more are answered 429.")
     ] = 10_000
     retention_days: Annotated[
-        int, Field(ge=1, le=3650, description="Days that turns and idle conversations are kept.")
+        int,
+        Field(
+            ge=1,
+            le=3650,
+            description="Days that turns and idle conversations are kept, of tenants of which nothing else is said;"
+            " once set, bootstrap keeps the default tenant's record at it.",
+        ),
     ] = 30
 
 

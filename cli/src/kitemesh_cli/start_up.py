@@ -9,20 +9,21 @@ import aiohttp
 from pydantic import SecretStr
 
 from kitemesh_cli import cluster, dev_catalog, dev_key
+from kitemesh_cli.access import ensure_access
 from kitemesh_cli.banner import GROUP, Ready
 from kitemesh_cli.bootstrap import bootstrap
-from kitemesh_cli.children import Children, ChildSpec
+from kitemesh_cli.children import Children
 from kitemesh_cli.connections import masked, open_cli_stores
 from kitemesh_cli.console import step
 from kitemesh_cli.data_folder import DataFolder, write_environment
 from kitemesh_cli.dev_catalog import DevCatalog
 from kitemesh_cli.dev_key import DevKey
-from kitemesh_cli.servers import LOOPBACK, free_port
+from kitemesh_cli.dev_servers import Servers, find_mongo, find_nats
 from kitemesh_cli.settings import DEV_TENANT, DevSettings
 from kitemesh_contracts.errors import Unavailable
+from kitemesh_contracts.permissions import SERVICES, ServiceName
 from kitemesh_runtime.catalog import Catalog
 
-SERVER_START_S: Final = 60.0
 SERVICE_START_S: Final = 30.0
 BOOTSTRAP_S: Final = 15.0
 
@@ -55,11 +56,14 @@ async def start_up(plan: Plan, children: Children, session: aiohttp.ClientSessio
     started = time.monotonic()
     given = plan.settings
     folder = plan.folder
-    nats, mongo, catalog = await _together(
-        _find_nats(plan, children),
-        _find_mongo(plan, children),
+    access = ensure_access(folder.access)
+    bus, store, catalog = await _together(
+        find_nats(given, folder, children, access),
+        find_mongo(given, folder, children, access),
         _prepare_catalog(plan),
     )
+    servers = Servers(bus, store, access)
+    nats, mongo = servers.operator_urls()
     pepper = given.key_pepper.get_secret_value() or dev_key.ensure_pepper(folder.pepper)
     tenant = given.anonymous_tenant or DEV_TENANT
     settings = given.model_copy(update={"nats_url": SecretStr(nats), "mongo_url": SecretStr(mongo)})
@@ -71,16 +75,23 @@ async def start_up(plan: Plan, children: Children, session: aiohttp.ClientSessio
         "KITEMESH_CATALOG": str(catalog.path),
         "KITEMESH_DRAIN_S": str(settings.drain_s),
     }
-    write_environment(folder.environment, {**shared, "KITEMESH_ANONYMOUS_TENANT": tenant})
+    operators = {**shared, "KITEMESH_ANONYMOUS_TENANT": tenant}
+    write_environment(folder.environment, operators)
+    own = {user: servers.variables(user, settings.mongo_database) for user in SERVICES}
+    for user, variables in own.items():
+        write_environment(folder.environment_of(user), cluster.less_secrets({**operators, **variables}, user))
     async with step("bootstrap") as current:
-        changes = await _bootstrap(settings, catalog.catalog)
+        changes = await _bootstrap(settings, catalog.catalog, servers.store_passwords())
         current.detail = _sum_up(changes)
     agent = cluster.anonymous_agent(given, catalog.catalog) or None
     key = await _find_key(settings, folder, pepper, tenant=tenant, agent=agent)
     services = cluster.list_services(settings, catalog.catalog, plan.port)
     environ = cluster.shared_environment(plan.environ, shared)
     async with step("services") as current:
-        specs = [cluster.service_spec(service, folder, environ, session) for service in services]
+        specs = [
+            cluster.service_spec(service, folder, {**environ, **(own[service.user] if service.user else {})}, session)
+            for service in services
+        ]
         await _together(*(children.start(spec, timeout_s=SERVICE_START_S) for spec in specs))
         current.detail = ", ".join(service.name for service in services)
     return Ready(
@@ -121,30 +132,6 @@ def example_model(catalog: Catalog) -> str:
     return GROUP if group in catalog.groups else catalog.default_model or next(iter(catalog.models), "")
 
 
-async def _find_nats(plan: Plan, children: Children) -> str:
-    """Return the URL of the person's own NATS, or of one started here."""
-    if "nats_url" in plan.settings.model_fields_set:
-        return plan.settings.nats_url.get_secret_value()
-    port = free_port()
-    await _start_server(children, cluster.nats_spec(plan.folder, port), port)
-    return f"nats://{LOOPBACK}:{port}"
-
-
-async def _find_mongo(plan: Plan, children: Children) -> str:
-    """Return the URL of the person's own MongoDB, or of one started here."""
-    if "mongo_url" in plan.settings.model_fields_set:
-        return plan.settings.mongo_url.get_secret_value()
-    port = free_port()
-    await _start_server(children, cluster.mongod_spec(plan.folder, port), port)
-    return f"mongodb://{LOOPBACK}:{port}/?directConnection=true"
-
-
-async def _start_server(children: Children, spec: ChildSpec, port: int) -> None:
-    async with step(spec.name) as current:
-        await children.start(spec, timeout_s=SERVER_START_S)
-        current.detail = f"{LOOPBACK}:{port}"
-
-
 async def _prepare_catalog(plan: Plan) -> DevCatalog:
     # Services run where this process runs, but their logs and errors read better with a whole path.
     own = plan.settings.catalog.absolute() if "catalog" in plan.settings.model_fields_set else None
@@ -154,12 +141,12 @@ async def _prepare_catalog(plan: Plan) -> DevCatalog:
         return catalog
 
 
-async def _bootstrap(settings: DevSettings, catalog: Catalog) -> list[str]:
+async def _bootstrap(settings: DevSettings, catalog: Catalog, passwords: Mapping[ServiceName, str] | None) -> list[str]:
     """Bootstrap servers that may listen a moment before they serve."""
     end = time.monotonic() + BOOTSTRAP_S
     while True:
         try:
-            return await bootstrap(settings, catalog)
+            return await bootstrap(settings, catalog, passwords)
         except Unavailable:
             if time.monotonic() > end:
                 raise

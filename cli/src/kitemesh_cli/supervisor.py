@@ -11,7 +11,7 @@ import aiohttp
 
 from kitemesh_cli import cluster
 from kitemesh_cli.banner import render
-from kitemesh_cli.catalog_watch import tell_changes
+from kitemesh_cli.catalog_watch import objection_of, tell_changes
 from kitemesh_cli.children import Children
 from kitemesh_cli.console import say
 from kitemesh_cli.start_up import Plan, start_up
@@ -42,7 +42,8 @@ async def supervise(plan: Plan) -> None:
                 # From before anybody knows that it is ready, so that no edit falls in between.
                 catalog = WatchedFile(ready.catalog)
                 say(render(ready))
-                watching.append(asyncio.create_task(tell_changes(catalog, say), name="catalog-watch"))
+                objection = objection_of(plan.folder.environment)
+                watching.append(asyncio.create_task(tell_changes(catalog, say, objection), name="catalog-watch"))
                 await asked
         finally:
             children.settle()

@@ -231,6 +231,9 @@ def test_what_becomes_of_an_edited_catalog_is_told(tmp_path: Path) -> None:
         supervisor.expect(f"{own}: models.m: no provider 'nobody'")
         own.write_text("{providers: {p: {kind: scripted}}, models: {m: {provider: p}, n: {provider: p}}}")
         supervisor.expect("catalog loaded: 2 models")
+        own.write_text("{providers: {p: {kind: scripted}}, models: {m: {provider: p}}, pools: {tool: {fast: {}}}}")
+        supervisor.expect("catalog refused, the old one serves on:")
+        supervisor.expect(f"{own}: pools.tool.fast: it has no queues; run `kitemesh bootstrap` with this catalog")
         supervisor.process.send_signal(signal.SIGHUP)
         supervisor.process.send_signal(signal.SIGHUP)
         assert supervisor.end() == 0

@@ -1,10 +1,12 @@
 import asyncio
 import json
+import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import pymongo
 import pytest
 
 from kitemesh_cli.servers import LOOPBACK, free_port
@@ -110,3 +112,49 @@ def test_a_key_is_not_made_under_no_pepper(run: Callable[..., Any], monkeypatch:
     refused = run("keys", "create", "--tenant", "a")
     assert refused.code == 1
     assert "KITEMESH_KEY_PEPPER" in refused.err
+
+
+@pytest.mark.requirement("keys:rotation")
+def test_a_key_is_rotated_with_all_that_it_may(run: Callable[..., Any]) -> None:
+    words = ("--scope", "admin", "--model", "scripted", "--name", "worker", "--priority", "batch")
+    limits = ("--limit-requests", "60", "--limit-tokens", "1000", "--limit-turns", "3")
+    old = json.loads(run("keys", "create", "--tenant", "r", *words, *limits, "--json").out)
+    assert old["limits"] == {"requests_per_minute": 60, "tokens_per_minute": 1000, "concurrent_turns": 3}
+    new = json.loads(run("keys", "rotate", "--tenant", "r", old["id"], "--json").out)
+    same = ("tenant", "scopes", "models", "name", "limits", "priority", "state")
+    assert {name: new[name] for name in same} == {name: old[name] for name in same}
+    assert keyring.parse(new["key"]) == new["id"] != old["id"]
+    replaced = new["replaces"]
+    assert replaced["rotated_to"] == new["id"]
+    assert replaced["expires_at_s"] - new["created_at_s"] == pytest.approx(24 * 3600, abs=30)
+    again = run("keys", "rotate", "--tenant", "r", old["id"])
+    assert again.code == 1
+    assert "cannot be rotated" in again.err
+    at_once = json.loads(run("keys", "rotate", "--tenant", "r", new["id"], "--grace", "0", "--json").out)
+    assert at_once["replaces"]["state"] == "expired"
+    assert run("keys", "rotate", "--tenant", "r", "unknown").code == 1
+    listed = run("keys", "list", "--tenant", "r").out
+    assert "60 requests/min, 1000 tokens/min, 3 turns" in listed
+
+
+@pytest.mark.requirement("audit:every-change")
+def test_changes_from_the_command_line_are_in_the_audit(run: Callable[..., Any], mongo_url: str) -> None:
+    made = json.loads(run("keys", "create", "--tenant", "noted", "--name", "n", "--json").out)
+    new = json.loads(run("keys", "rotate", "--tenant", "noted", made["id"], "--json").out)
+    for _ in range(2):
+        run("keys", "revoke", "--tenant", "noted", new["id"])
+    run("tenants", "set", "noted", "--limit-requests", "6")
+    run("tenants", "remove", "noted")
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+        audit = client[os.environ["KITEMESH_MONGO_DATABASE"]]["audit"]
+        rows = list(audit.find({"tenant": "noted"}).sort([("at", 1), ("_id", 1)]))
+    assert [(row["what"], row["subject"], row["by"]) for row in rows] == [
+        ("key.created", made["id"], "cli"),
+        ("key.rotated", made["id"], "cli"),
+        ("key.revoked", new["id"], "cli"),
+        ("tenant.changed", "noted", "cli"),
+        ("tenant.removed", "noted", "cli"),
+    ]
+    told = repr(rows)
+    assert not [secret for secret in (made["key"], new["key"]) if secret in told or secret[11:54] in told]
+    assert '"requests_per_minute":6' in rows[3]["values"]

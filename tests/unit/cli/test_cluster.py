@@ -1,8 +1,9 @@
 import pytest
 
-from kitemesh_cli.cluster import anonymous_agent, list_services, shared_environment
+from kitemesh_cli.cluster import anonymous_agent, less_secrets, list_services, shared_environment
 from kitemesh_cli.dev_catalog import packaged_text
 from kitemesh_cli.settings import DevSettings
+from kitemesh_contracts.permissions import ServiceName
 from kitemesh_runtime.catalog import Catalog, parse
 
 CATALOG = parse(packaged_text())
@@ -75,3 +76,21 @@ def test_services_inherit_what_is_set_except_what_would_make_them_collide() -> N
     assert told["KITEMESH_NATS_URL"] == "nats://b"
     assert told["KITEMESH_LOG_FORMAT"] == "json"
     assert "KITEMESH_REPLICA" not in told
+
+
+def test_each_process_is_the_user_of_its_service_whatever_its_pool() -> None:
+    assert [service.user for service in list_services(DevSettings(), POOLS, 8002)] == [
+        "gateway",
+        "orchestrator",
+        "model-runner",
+        "model-runner",
+        "tool-executor",
+    ]
+
+
+def test_only_gateways_are_told_the_pepper() -> None:
+    told = {"KITEMESH_KEY_PEPPER": "secret", "KITEMESH_CATALOG": "catalog.yaml"}
+    assert less_secrets(told, "gateway") == told
+    others: tuple[ServiceName, ...] = ("orchestrator", "model-runner", "tool-executor")
+    for service in others:
+        assert less_secrets(told, service) == {"KITEMESH_CATALOG": "catalog.yaml"}

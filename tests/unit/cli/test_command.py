@@ -91,7 +91,17 @@ def test_a_valid_catalog_is_summed_up_and_a_wrong_one_told_in_full(
     file.write_text("providers: {s: {kind: nonsense}}\nmodels: {m: {}}\nextra: 1\n")
     assert run(monkeypatch, "catalog", "check", str(file)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["providers.s.kind", "models.m.provider", "extra"]
+    assert [line.removeprefix(f"{file}:").split(": ")[:2] for line in lines] == [
+        ["1", "providers.s.kind"],
+        ["2", "models.m.provider"],
+        ["3", "extra"],
+    ]
+    file.write_text("models: [\n")
+    assert run(monkeypatch, "catalog", "check", str(file)) == 1
+    assert capsys.readouterr().out.startswith(f"{file}:2: not YAML: ")
+    file.write_text("7\n")
+    assert run(monkeypatch, "catalog", "check", str(file)) == 1
+    assert capsys.readouterr().out == f"{file}: must be a mapping\n"
     assert run(monkeypatch, "catalog", "check", str(file.parent / "absent.yaml")) == 1
     assert capsys.readouterr().err.endswith("absent.yaml does not exist\n")
 

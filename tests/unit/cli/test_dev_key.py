@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from kitemesh_cli.dev_key import DevKey, ensure_key, ensure_pepper
-from kitemesh_cli.issuing import issue, state_of
 from kitemesh_contracts.scopes import Scope
 from kitemesh_runtime import keyring
 from kitemesh_runtime.clock import SystemClock
+from kitemesh_runtime.issuing import issue, state_of
 from kitemesh_runtime.keys_memory import MemoryKeys
 
 PEPPER = b"a pepper for the tests"
