@@ -4,6 +4,9 @@ PORT ?= 8002
 DATA ?= .data
 BIN := .venv/bin
 
+# Every process of every cluster would compile all that it imports again: half of what its start costs.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup up down demo test check format test-unit test-contract test-integration test-e2e test-clients clients bench chaos golden docs clean
 

@@ -88,7 +88,8 @@ class Cluster:
             text = " ".join(line)
             for name in SERVICES:
                 if f"kitemesh_{name.replace('-', '_')}" in text:
-                    found[name if pool == "default" else f"{name}-{pool}"] = child
+                    # A child of it, such as the one that runs tools, has its command line.
+                    found.setdefault(name if pool == "default" else f"{name}-{pool}", child)
             for name in ("nats-server", "mongod"):
                 if line and line[0].endswith(f"/{name}"):
                     found[name] = child
@@ -112,13 +113,20 @@ class Cluster:
         command = [sys.executable, "-m", "kitemesh_cli", *words, "--data", str(self.data)]
         return subprocess.run(command, capture_output=True, check=True, text=True, env=clean_environment()).stdout
 
-    def environment(self) -> dict[str, str]:
-        """Return what the cluster's own services are told of its servers."""
-        return {**clean_environment(), **read_environment(self.data / "env")}
+    def environment(self, service: str = "") -> dict[str, str]:
+        """Return what a service of the cluster is told of its servers; the operator without one."""
+        name = f"env.{service}" if service else "env"
+        return {**clean_environment(), **read_environment(self.data / name)}
 
     def printed(self) -> str:
         """Return what the supervisor has printed."""
         return self.log.read_text(errors="replace")
+
+
+def denials(data: Path) -> list[str]:
+    """Return what NATS or MongoDB denied to services, as they logged it."""
+    lines = (line for log in data.glob("logs/*.log*") for line in log.read_text(errors="replace").splitlines())
+    return [line for line in lines if "bus.denied" in line or "store.denied" in line]
 
 
 def clean_environment() -> dict[str, str]:
@@ -127,8 +135,11 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path, **environ: str) -> Iterator[Cluster]:
-    """Start a cluster and stop it as Ctrl-C does; leaving checks that no process of it is left."""
+def running_cluster(folder: Path, *, in_order: bool = False, **environ: str) -> Iterator[Cluster]:
+    """Start a cluster and stop it; leaving checks that no process of it is left.
+
+    It is stopped at once, as a second Ctrl-C does; `in_order` waits for what one does, which takes seconds.
+    """
     port, data, log = free_port(), folder / "data", folder / "dev.log"
     folder.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -148,6 +159,9 @@ def running_cluster(folder: Path, **environ: str) -> Iterator[Cluster]:
         with contextlib.suppress(psutil.NoSuchProcess):
             family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
+        if not in_order:
+            # Two of the same kind may arrive as one.
+            process.send_signal(signal.SIGTERM)
         try:
             process.wait(40)
         finally:
@@ -156,6 +170,7 @@ def running_cluster(folder: Path, **environ: str) -> Iterator[Cluster]:
             for left in alive:
                 left.kill()
             assert not alive, f"left behind: {alive}"
+            assert not (denied := denials(data)), f"a service was denied something: {denied[:5]}"
 
 
 def wait_ready(process: subprocess.Popen[bytes], port: int, log: Path, *, timeout_s: float = 60) -> None:

@@ -31,10 +31,21 @@ BODIES: Mapping[str, Any] = {
     "decideApproval": {"decisions": [{"tool_execution_id": _NOBODY, "approved": True}]},
     "changeConversation": {"title": "taken"},
     "addDocument": {"name": "taken", "text": "taken"},
+    "createKey": {},
+    "changeKey": {"name": "taken"},
+    "rotateKey": {},
+    "putTenant": {},
 }
 """The smallest body of each operation that takes one."""
 
-CREATING = frozenset(BODIES) - {"resumeChatCompletion", "decideApproval", "changeConversation"}
+CREATING = frozenset(BODIES) - {
+    "resumeChatCompletion",
+    "decideApproval",
+    "changeConversation",
+    "changeKey",
+    "rotateKey",
+    "putTenant",
+}
 """What these name may be made by them, under the caller's own tenant."""
 
 

@@ -40,9 +40,40 @@ RACES: Final = "docs/approvals.md: races"
 POLICIES: Final = "docs/catalog.md: policies"
 HOLDS: Final = "docs/approvals.md"
 AGENTS: Final = "docs/catalog.md: parts"
+KEYS_OF: Final = "docs/tenants.md: keys"
+TENANTS: Final = "docs/tenants.md: what is said of a tenant"
+LIMITS: Final = "docs/tenants.md: limits"
+WAITING: Final = "docs/tenants.md: waiting"
+FAIRNESS: Final = "docs/tenants.md: fairness"
+USAGE: Final = "docs/tenants.md: usage"
+RETENTION: Final = "docs/tenants.md: retention"
+ACCESS: Final = "docs/tenants.md: least privilege"
+FAULTS: Final = "docs/upstreams.md: faults"
+ROUTING: Final = "docs/upstreams.md: which model answers"
+BREAKER: Final = "docs/upstreams.md: the breaker"
+UPSTREAMS_WATCHED: Final = "docs/upstreams.md: what to watch"
 
 REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
     {
+        "access:again": Requirement("Granting access again changes nothing, and sets right what differs.", ACCESS),
+        "access:bootstrap": Requirement(
+            "Bootstrap makes a user for each service and writes what the servers include.", ACCESS
+        ),
+        "access:bus": Requirement(
+            "A service publishes, hears, takes and acknowledges on the bus what is its own, and nothing else.", ACCESS
+        ),
+        "access:denied-is-no-outage": Requirement(
+            "What a server denies fails at once, is counted and logged, and is no outage.", ACCESS
+        ),
+        "access:one-machine": Requirement(
+            "On one machine data from before there were users is kept and gets them.", ACCESS
+        ),
+        "access:store": Requirement(
+            "A service reads and writes the collections that its role lists, and nothing else.", ACCESS
+        ),
+        "access:whole-cluster": Requirement(
+            "The services of a whole cluster are users of their own and are denied nothing that they do.", ACCESS
+        ),
         "agents:clear": Requirement(
             "Clearing a history, or one conversation of it, tells how many rows that were, and again none.",
             NUMBERED,
@@ -192,11 +223,17 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "attempt:waiting-is-not-death": Requirement(
             "A turn that waits in a queue is not taken for lost before its budget is spent.", DYING
         ),
+        "audit:every-change": Requirement(
+            "Every change of a key or a tenant is noted with who made it, and without secrets.", KEYS_OF
+        ),
         "background:accepted-once-stored": Requirement(
             "A background run is answered 202 once it is stored, and can then be shown and followed.", NATIVE
         ),
         "background:durable": Requirement(
             "A background run is durable, whatever its agent says; one that asks to be classic is refused.", NATIVE
+        ),
+        "backpressure:max-wait": Requirement(
+            "A request may say how long it waits, in a header or in its body.", WAITING
         ),
         "bootstrap:drift-is-refused": Requirement(
             "Streams or consumers that differ in a way no update heals are all named, and nothing is changed.", MACHINES
@@ -263,6 +300,12 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "catalog:all-mistakes-at-once": Requirement(
             "A wrong catalog is refused with every mistake and its place.", "docs/catalog.md"
+        ),
+        "catalog:no-dropped-stream": Requirement(
+            "What runs goes on to its end although the catalog no longer has its model, agent or group.", MACHINES
+        ),
+        "catalog:pools-have-queues": Requirement(
+            "A catalog that names pools without queues is refused until bootstrap has made them.", MACHINES
         ),
         "catalog:prompt-places": Requirement(
             "Every place of an agent's prompt is filled by a value that its schema names.", "docs/catalog.md"
@@ -337,6 +380,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "clients:retries": Requirement(
             "The OpenAI SDKs repeat what failed and may be repeated, and nothing else.", CLIENTS
+        ),
+        "clients:waits-out-a-429": Requirement(
+            "The OpenAI SDK waits as long as a 429 says and then succeeds.", CLIENTS
         ),
         "completions:client-tools": Requirement(
             "The caller's own tools reach the model, and their calls and results are read back.", OPENAI
@@ -587,6 +633,15 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "A failpoint does nothing unless it was armed, and then acts once, on the pass that was asked for.",
             "docs/settings.md",
         ),
+        "fair:noisy-lane": Requirement(
+            "A lane with twenty times the load adds less than one service time to what another waits.", FAIRNESS
+        ),
+        "fair:priority-of-the-start": Requirement("A turn's jobs go into the queues of its priority.", FAIRNESS),
+        "fair:weights-hold-under-saturation": Requirement(
+            "Under saturation priorities get their weights, whatever lanes each has.", FAIRNESS
+        ),
+        "fair:work-conserving": Requirement("No slot stands idle while any lane has work.", FAIRNESS),
+        "fairness:priority": Requirement("A request may be less urgent than its key, and never more.", FAIRNESS),
         "fault:bus-down": Requirement(
             "With NATS down new turns get 503 and `Retry-After` within 3 s, and are taken again when it is back.",
             DYING,
@@ -794,6 +849,25 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "key:shown-once": Requirement(
             "A key's text is shown once; what is kept is a digest under a secret.", "SECURITY.md"
         ),
+        "keys:address-limit": Requirement(
+            "An address that guesses keys is told to wait, in the dialect it speaks.", KEYS_OF
+        ),
+        "keys:changes-are-told": Requirement(
+            "Every write of a key is told to whoever asks what changed since.", KEYS_OF
+        ),
+        "keys:cost-nothing-while-unchanged": Requirement(
+            "One question for changes keeps every known key valid.", KEYS_OF
+        ),
+        "keys:foreign-is-unknown": Requirement("A foreign key is answered as one that never was.", KEYS_OF),
+        "keys:native-routes": Requirement(
+            "Keys are made, shown, changed, rotated and revoked at their own routes, and a key's text is told once.",
+            KEYS_OF,
+        ),
+        "keys:no-escalation": Requirement("No key gives scopes, models or agents that it does not have.", KEYS_OF),
+        "keys:operator": Requirement("An operator looks after the keys of every tenant.", KEYS_OF),
+        "keys:rotation": Requirement(
+            "A rotated key serves for its grace beside a successor that may do the same.", KEYS_OF
+        ),
         "knowledge:chunked-on-ingest": Requirement(
             "A document is cut into passages at its headings and pauses, with some overlap, and nothing of it is lost.",
             KNOWLEDGE,
@@ -818,6 +892,30 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "knowledge:ranked-with-source": Requirement(
             "The passages that fit best come first, each with its source.", KNOWLEDGE
         ),
+        "limits:a-lease-is-given-once": Requirement(
+            "A question for leases that is asked again is answered as it was.", LIMITS
+        ),
+        "limits:concurrency": Requirement("A turn has its slot until it ends, whoever follows it.", LIMITS),
+        "limits:dialects": Requirement("Every dialect says that a limit is reached in its own words.", LIMITS),
+        "limits:gateways-together-spend-no-more": Requirement(
+            "Gateways that lease at once never get more than there is.", LIMITS
+        ),
+        "limits:headers": Requirement("Whoever has limits is told with every answer what is left of them.", LIMITS),
+        "limits:no-slot-leaks": Requirement(
+            "No slot is left behind, whatever is refused, cancelled, repeated or fails.", LIMITS
+        ),
+        "limits:noisy-neighbour": Requirement(
+            "A tenant that asks at twenty times its limit costs another little time and no error.", LIMITS
+        ),
+        "limits:rate": Requirement(
+            "A key has its requests a minute, and a refusal says when the next one is let through.", LIMITS
+        ),
+        "limits:refusals-take-nothing": Requirement("What is refused takes nothing of any limit.", LIMITS),
+        "limits:tenant": Requirement("A tenant's limit holds for all its keys together.", LIMITS),
+        "limits:tokens": Requirement("Tokens are reserved before a turn and settled after it.", LIMITS),
+        "limits:turns-at-once-are-exact": Requirement(
+            "Of many turns at once over several gateways exactly as many run as may.", LIMITS
+        ),
         "log:no-content": Requirement("No log line repeats what a client or a model said.", "promise P23"),
         "log:no-forged-lines": Requirement("No text can forge or break a log line.", "promise P23"),
         "messages:one-id-one-turn": Requirement(
@@ -826,6 +924,9 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "models:by-their-raw-id": Requirement(
             "A model is found by its id as it is, slashes and colons included.", OPENAI
+        ),
+        "models:health": Requirement(
+            "Models, groups and agents say whether their upstreams are well.", UPSTREAMS_WATCHED
         ),
         "models:only-the-keys-own": Requirement(
             "A key sees and may name only its own models; any other is unknown.", OPENAI
@@ -846,6 +947,15 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "openapi:true": Requirement(
             "Whatever the document offers is answered as it says, with these statuses, types, headers and bodies.",
             NATIVE,
+        ),
+        "pressure:dropped-before-it-costs": Requirement(
+            "Work past its wait or its deadline, or whose caller has gone, costs no model call.", WAITING
+        ),
+        "pressure:predicted-wait": Requirement(
+            "How long work will wait is what waits over what all replicas finish.", WAITING
+        ),
+        "pressure:refused-at-once": Requirement(
+            "A turn that would wait longer than it may is refused at once and told when to come again.", WAITING
         ),
         "promise:P10": Requirement(
             "Of three MongoDB servers the primary may be lost or frozen, and no acknowledged write is lost.",
@@ -872,6 +982,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "promise:P17": Requirement(
             "A revoked key is refused by every gateway within 5 s, and its text is stored nowhere.", "promise P17"
+        ),
+        "promise:P18": Requirement(
+            "A rate limit holds over three gateways, with a Retry-After right within a second and with the store away.",
+            "promise P18",
         ),
         "promise:P20": Requirement(
             "Whatever a provider does, its turn gets an answer or a typed error within the time-outs.", "promise P20"
@@ -1038,6 +1152,38 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "resume:streamed": Requirement(
             "A continuation is streamed like any answer and says what a whole one says.", SEED
+        ),
+        "retention:changes-are-applied": Requirement(
+            "A changed retention reaches the documents that exist.", RETENTION
+        ),
+        "retention:old-documents": Requirement(
+            "What an earlier release stored gets the date on which it goes.", RETENTION
+        ),
+        "retention:one-date": Requirement(
+            "Each collection has one index by which its documents go, and the old ones are dropped.", RETENTION
+        ),
+        "retention:per-tenant-and-kind": Requirement("A document goes as its tenant wants it of its kind.", RETENTION),
+        "routing:breaker": Requirement(
+            "An upstream that keeps failing is left alone until one probe at a time finds it well.", BREAKER
+        ),
+        "routing:capabilities": Requirement(
+            "A model that cannot do what a call needs is not asked while another can.", ROUTING
+        ),
+        "routing:context-length": Requirement(
+            "A prompt goes only to models that take it, and an upstream's refusal of its length is told as such.",
+            ROUTING,
+        ),
+        "routing:cooling": Requirement(
+            "An upstream that says when to come again is asked by no job of the runner before.", BREAKER
+        ),
+        "routing:health": Requirement("Runners name the models whose upstreams are not well.", UPSTREAMS_WATCHED),
+        "routing:no-hammering": Requirement("Each upstream is asked once, and only the last one left again.", ROUTING),
+        "routing:ordered-fallback": Requirement(
+            "Before the first delta the next model of a group answers for one that fails, and never after it.", ROUTING
+        ),
+        "routing:weights": Requirement(
+            "Of models with weights each is tried first as often as its weight says, the same for the same turn.",
+            ROUTING,
         ),
         "run-chat:after-idx": Requirement(
             "A conversation's stream can be joined behind the event of an index.",
@@ -1307,6 +1453,16 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "stream:usage-is-a-chunk-of-its-own": Requirement(
             "Usage comes when it is asked for, in a chunk without choices, and is null in all others.", OPENAI
         ),
+        "tenants:changes-are-told": Requirement(
+            "What is said of a tenant reaches its keys within five seconds.", TENANTS
+        ),
+        "tenants:defaults": Requirement("What is not said of a tenant is as is said of all.", TENANTS),
+        "tenants:models-at-most": Requirement("A key names what both it and its tenant may name.", TENANTS),
+        "tenants:native-routes": Requirement(
+            "What a tenant may do is said, shown, listed and taken back at a route of its own.", TENANTS
+        ),
+        "tenants:operator": Requirement("Only an operator says what a tenant may do.", TENANTS),
+        "tenants:set": Requirement("The command changes what it names of a tenant and nothing else.", TENANTS),
         "tool:arguments": Requirement("Arguments that are no object or do not fit the schema run nothing.", TOOLS),
         "tool:changed": Requirement(
             "A call that was judged under one version of its tool does not run under another.", TOOLS
@@ -1344,6 +1500,32 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "topology:lanes-are-stable": Requirement(
             "A tenant keeps its lane, and the consumers of a queue never overlap.", MACHINES
         ),
+        "upstream:breaker": Requirement(
+            "A breaker opens within ten failures and closes when the upstream is back.", BREAKER
+        ),
+        "upstream:each-fault-ends-as-documented": Requirement(
+            "Each fault of an upstream ends in the documented status and code, whole and streamed.", FAULTS
+        ),
+        "upstream:fallback-before-the-first-word": Requirement(
+            "Another model of the group answers unless words were shown.", ROUTING
+        ),
+        "upstream:health-is-shown": Requirement(
+            "A model whose upstream fails is shown as degraded or down until it is well.", UPSTREAMS_WATCHED
+        ),
+        "upstream:never-where-it-cannot-work": Requirement(
+            "A call never goes to a model that the catalog says cannot take it.", ROUTING
+        ),
+        "upstream:not-hammered": Requirement(
+            "An upstream is called as often as its fault and its provider's retries allow.", FAULTS
+        ),
+        "usage:command": Requirement("Usage is shown in a terminal by day, model and tenant, with a total.", USAGE),
+        "usage:counted-once": Requirement(
+            "A turn counts once, although replicas share the work or die in the middle of it.", USAGE
+        ),
+        "usage:erased-turns-count": Requirement("What was deleted goes on counting.", USAGE),
+        "usage:from-the-turns": Requirement("Usage is counted from the turns themselves, of both modes.", USAGE),
+        "usage:native-route": Requirement("A tenant sees what its turns cost by day, model and key.", USAGE),
+        "usage:scopes": Requirement("Another tenant's usage is for operators only.", USAGE),
         "webhook:events": Requirement(
             "What happens to holds and turns is told to the webhooks of its tenant, each event once.", WEBHOOKS
         ),

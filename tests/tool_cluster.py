@@ -15,10 +15,10 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from cluster import LOOPBACK, Cluster, Reply, free_port, running_cluster
-from kitemesh_cli.issuing import issue
 from kitemesh_contracts.topology import TOOL
 from kitemesh_runtime.bus_nats import open_bus
 from kitemesh_runtime.driver_mongo import open_database
+from kitemesh_runtime.issuing import issue
 from kitemesh_runtime.stores_mongo import open_stores
 from tool_stub import ToolStub, start_tool_stub
 
@@ -168,7 +168,7 @@ class Gateway(Cluster):
 def another_gateway(cluster: Cluster, folder: Path) -> Iterator[Gateway]:
     """Start a further gateway, which may be dead when this is left."""
     port, log = free_port(), folder / f"gateway-{time.monotonic_ns()}.log"
-    environment = {**cluster.environment(), "KITEMESH_PORT": str(port), "KITEMESH_HEALTH_PORT": "0"}
+    environment = {**cluster.environment("gateway"), "KITEMESH_PORT": str(port), "KITEMESH_HEALTH_PORT": "0"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "kitemesh_gateway"], stdout=output, stderr=output, env=environment

@@ -25,9 +25,10 @@ class Upstream:
         self._root = f"http://{servers.LOOPBACK}:{port}"
         self.url = f"{self._root}/v1"
 
-    async def plan(self, text: str) -> None:
-        """Answer every request like this model name; empty ends that."""
-        async with aiohttp.request("PUT", f"{self._root}/control/plan", data=text) as response:
+    async def plan(self, text: str, *, model: str = "") -> None:
+        """Answer every request, or those for one model, like this model name; empty ends that."""
+        query = {"model": model}
+        async with aiohttp.request("PUT", f"{self._root}/control/plan", data=text, params=query) as response:
             response.raise_for_status()
 
     async def reset(self) -> None:
@@ -42,6 +43,10 @@ class Upstream:
             records: list[dict[str, Any]] = await response.json()
             assert response.status == 200, f"the upstream waits in vain for {came} and {ended} of: {records}"
             return records
+
+    async def calls(self, asked: str) -> int:
+        """Count the requests whose last message of a user is this one."""
+        return sum(record["asked"] == asked for record in await self.records())
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """An OpenAI-compatible upstream that misbehaves on request: `python upstream_stub.py PORT`.
 
 The request's `model` says how: a name of `PLANS`, or one with changes, as in `ok?tokens=3&delay_ms=50`. What is put to
-`/control/plan` wins over it. Every request is recorded, with how it ended; `/control/…` serves the records.
+`/control/plan`, for all models or for one, wins over it. Every request is recorded, with how it ended; `/control/…`
+serves the records.
 """
 
 import asyncio
@@ -10,76 +11,14 @@ import json
 import sys
 import time
 from collections import Counter, deque
-from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl
+from typing import Any, Final, NoReturn
 
 import uvloop
 from aiohttp import web
 
-RECORDS_MAX: Final = 1000
+from upstream_plans import PLANS, Plan, plan_of
 
-
-class Plan(NamedTuple):
-    """How one model name is answered.
-
-    Attributes:
-        status: Refuse with this status, the first `times` times; every second time when `times` is -1.
-        head_ms: Pause before the status line.
-        then: What follows the tokens: `finish`, `stall`, `reset`, `end` (no finish_reason), `done` (only the end mark),
-            `linger`, `drop` and `babble` (a finish_reason, then nothing, a reset or garbage), `garbage`, `error`, or
-            `line` (one of `line_bytes`).
-        variant: `changing` says something else each time; `odd` and `calls` are answers of their own.
-
-    """
-
-    status: int = 200
-    times: int = 1_000_000
-    retry_after: str = ""
-    head_ms: float = 0.0
-    tokens: int = 5
-    delay_ms: float = 0.0
-    reasoning: int = 0
-    finish: str = "stop"
-    then: str = "finish"
-    media_type: str = "text/event-stream"
-    line_bytes: int = 8 * 1024 * 1024
-    variant: str = ""
-
-
-PLANS: Final = {
-    "ok": Plan(),
-    "unauthorized": Plan(status=401),
-    "bad_request": Plan(status=400),
-    "redirect": Plan(status=307),
-    "limited_once": Plan(status=429, times=1, retry_after="1"),
-    "limited": Plan(status=429),
-    "failing_once": Plan(status=500, times=1),
-    "failing": Plan(status=503),
-    "flapping": Plan(status=500, times=-1),
-    "slow_head": Plan(head_ms=3_600_000),
-    "stalled_first": Plan(tokens=0, then="stall"),
-    "stalled": Plan(then="stall"),
-    "reset_first": Plan(tokens=0, then="reset"),
-    "reset": Plan(then="reset"),
-    "unterminated": Plan(then="end"),
-    "only_done": Plan(then="done"),
-    "empty": Plan(tokens=0, then="end"),
-    "garbage": Plan(then="garbage"),
-    "error_first": Plan(tokens=0, then="error"),
-    "error": Plan(then="error"),
-    "huge_line": Plan(then="line"),
-    "html": Plan(media_type="text/html; charset=utf-8"),
-    "not_a_stream": Plan(media_type="application/json"),
-    "odd": Plan(variant="odd"),
-    "calls": Plan(tokens=1, finish="tool_calls", variant="calls"),
-}
-
-
-def plan_of(name: str) -> Plan:
-    """Read a model name."""
-    base, _, changes = name.partition("?")
-    plan = PLANS.get(base, Plan())
-    return plan._replace(**{key: type(getattr(plan, key))(value) for key, value in parse_qsl(changes)})
+RECORDS_MAX: Final = 20_000
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
@@ -113,7 +52,7 @@ class Stub:
     """The upstream's state."""
 
     def __init__(self) -> None:
-        self.plan: str | None = None
+        self.plans: dict[str, str] = {}
         self.records: deque[dict[str, Any]] = deque(maxlen=RECORDS_MAX)
         self.seen: Counter[str] = Counter()
         self.changed = asyncio.Condition()
@@ -121,10 +60,12 @@ class Stub:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Serve `/v1/chat/completions`."""
         body = await request.json()
-        name = self.plan or body["model"]
+        name = self.plans.get("") or self.plans.get(body["model"]) or body["model"]
         self.seen[name] += 1
         record: dict[str, Any] = {
             "model": body["model"],
+            "asked": next((each["content"] for each in reversed(body["messages"]) if each["role"] == "user"), ""),
+            "sent": 0,
             "headers": dict(request.headers),
             "body": body,
             "at_s": time.monotonic(),
@@ -134,29 +75,35 @@ class Stub:
         await self._tell()
         end = "disconnected"
         try:
-            response = await self._answer(request, plan_of(name), self.seen[name])
+            response = await self._answer(request, plan_of(name), self.seen[name], record)
             end = "answered"
         except _Reset:
             end = "reset"
             raise ConnectionResetError from None
         finally:
-            record |= {"end": end, "end_at_s": time.monotonic()}
+            record |= {"end": end, "end_at_s": time.monotonic(), "ended_s": time.time()}
             # Shielded, for a client that went away cancels this very handler.
             telling = asyncio.ensure_future(self._tell())
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(telling)
         return response
 
-    async def _answer(self, request: web.Request, plan: Plan, seen: int) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, plan: Plan, seen: int, record: dict[str, Any]) -> web.StreamResponse:
         await asyncio.sleep(plan.head_ms / 1000)
+        if plan.variant == "hang_up":
+            _break_off(request)
         refuse = seen <= plan.times if plan.times >= 0 else seen % 2 == 1
         if plan.status != web.HTTPOk.status_code and refuse:
             headers = {"Retry-After": plan.retry_after} if plan.retry_after else {}
             if plan.status == web.HTTPTemporaryRedirect.status_code:
                 headers["Location"] = str(request.url)
-            return web.json_response({"error": {"message": SECRET_WORDS}}, status=plan.status, headers=headers)
+            return await self._refuse(request, plan, headers, record)
         response = web.StreamResponse(headers={"Content-Type": plan.media_type})
+        if plan.variant == "encoded":
+            response.headers["Content-Encoding"] = "gzip"
         await response.prepare(request)
+        if plan.variant == "silent":
+            return response
         if plan.variant == "odd":
             for piece in ODD:
                 await response.write(piece)
@@ -172,10 +119,27 @@ class Stub:
         if plan.variant == "calls":
             for delta in PIECES:
                 await response.write(chunk(delta))
-        await self._end(request, response, plan)
+        await self._end(request, response, plan, record)
         return response
 
-    async def _end(self, request: web.Request, response: web.StreamResponse, plan: Plan) -> None:
+    async def _refuse(
+        self, request: web.Request, plan: Plan, headers: dict[str, str], record: dict[str, Any]
+    ) -> web.StreamResponse:
+        if plan.says == "page":
+            page = f"<html><body><h1>{plan.status}</h1>{SECRET_WORDS}</body></html>"
+            return web.Response(text=page, status=plan.status, headers=headers, content_type="text/html")
+        if plan.says == "line":
+            response = web.StreamResponse(status=plan.status, headers={**headers, "Content-Type": "application/json"})
+            await response.prepare(request)
+            await response.write(b'{"error": {"message": "')
+            await _write_long(response, plan.line_bytes, record)
+            return response
+        error = {"message": SECRET_WORDS, "type": "invalid_request_error", "param": None, "code": plan.says or None}
+        return web.json_response({"error": error}, status=plan.status, headers=headers)
+
+    async def _end(
+        self, request: web.Request, response: web.StreamResponse, plan: Plan, record: dict[str, Any]
+    ) -> None:
         match plan.then:
             case "finish":
                 usage = {"prompt_tokens": 7, "completion_tokens": plan.tokens}
@@ -184,18 +148,22 @@ class Stub:
             case "stall":
                 await asyncio.Event().wait()
             case "reset":
-                if request.transport is not None:
-                    request.transport.abort()
-                raise _Reset
+                _break_off(request)
             case "linger":
                 await response.write(chunk({}, plan.finish))
                 await asyncio.Event().wait()
+            case "close":
+                await response.write(chunk({}, plan.finish))
             case "drop":
                 await response.write(chunk({}, plan.finish))
                 await asyncio.sleep(0.05)
-                if request.transport is not None:
-                    request.transport.abort()
-                raise _Reset
+                _break_off(request)
+            case "half":
+                await response.write(b'data: {"choices": [{"delta": {"content": "w5')
+            case "ping" | "chatter":
+                while True:
+                    await response.write(b": ping\n\n" if plan.then == "ping" else chunk({"content": ""}))
+                    await asyncio.sleep(0.1)
             case "babble":
                 await response.write(chunk({}, plan.finish) + b"data: {garbage\n\n")
             case "done":
@@ -208,9 +176,7 @@ class Stub:
                 await asyncio.Event().wait()
             case "line":
                 await response.write(b'data: {"choices":[{"delta":{"content":"')
-                block = b"x" * 65_536
-                for _ in range(plan.line_bytes // len(block)):
-                    await response.write(block)
+                await _write_long(response, plan.line_bytes, record)
                 await response.write(b'"}}]}\n\n')
                 await response.write(chunk({}, plan.finish) + DONE)
 
@@ -222,13 +188,13 @@ class Stub:
     # Control
 
     async def put_plan(self, request: web.Request) -> web.Response:
-        """Answer every request by this plan, or by its model's again when it is empty."""
-        self.plan = (await request.text()) or None
+        """Answer every request, or those for one `model`, by this plan, or as before when it is empty."""
+        self.plans[request.query.get("model", "")] = await request.text()
         return web.Response()
 
     async def reset(self, _: web.Request) -> web.Response:
         """Forget everything."""
-        self.plan = None
+        self.plans.clear()
         self.records.clear()
         self.seen.clear()
         return web.Response()
@@ -254,6 +220,19 @@ class Stub:
 
 class _Reset(Exception):
     """The connection was broken off on purpose."""
+
+
+def _break_off(request: web.Request) -> NoReturn:
+    if request.transport is not None:
+        request.transport.abort()
+    raise _Reset
+
+
+async def _write_long(response: web.StreamResponse, size: int, record: dict[str, Any]) -> None:
+    block = b"x" * 65_536
+    for _ in range(size // len(block)):
+        await response.write(block)
+        record["sent"] += len(block)
 
 
 async def serve(port: int) -> None:

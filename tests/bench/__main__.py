@@ -15,20 +15,41 @@ from typing import Any, Final
 
 import uvloop
 
-from bench import bench_durable, bench_history, bench_holds, bench_tools, bench_turns
+from bench import (
+    bench_durable,
+    bench_history,
+    bench_holds,
+    bench_keys,
+    bench_limits,
+    bench_storage,
+    bench_tools,
+    bench_turns,
+)
 from bench.bench_cluster import CLIENT_CORE, RUN, answering, child, running
 from bench.bench_table import show
 from kitemesh_cli.servers import free_port
 
-PARTS: Final = ("turns", "durable", "history", "tools", "holds")
+PARTS: Final = ("turns", "durable", "history", "tools", "holds", "limits", "keys", "storage")
 
 
 async def bench(parts: list[str]) -> dict[str, Any]:
     """Start everything, measure, stop everything."""
     result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="kitemesh-bench-") as name:
+        folder = Path(name)
+        if "storage" in parts:
+            result["storage"] = await bench_storage.measure(folder)
+        if set(parts) - {"storage"}:
+            result |= await on_cluster(parts, folder)
+    result["machine"] = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+    return result
+
+
+async def on_cluster(parts: list[str], folder: Path) -> dict[str, Any]:
+    """Measure what needs a cluster, and stop it."""
+    result: dict[str, Any] = {}
     upstream = free_port()
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kitemesh-bench-")))
         log = folder / "upstream.log"
         process = stack.enter_context(child([*RUN, "bench.bench_upstream", str(upstream)], CLIENT_CORE, log))
         await answering(upstream, "/hops", process, log)
@@ -45,9 +66,12 @@ async def bench(parts: list[str]) -> dict[str, Any]:
                 result["tools"] = await bench_tools.measure(cluster, upstream)
             if "holds" in parts:
                 result["holds"] = {"resumed": await bench_holds.measure(cluster)}
+            if "limits" in parts:
+                result["limits"] = await bench_limits.measure(cluster)
+            if "keys" in parts:
+                result["keys"] = await bench_keys.measure(cluster)
         if "holds" in parts:
             result["holds"]["open"] = await bench_holds.measure_open(folder, upstream)
-    result["machine"] = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
     return result
 
 

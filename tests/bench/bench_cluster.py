@@ -23,6 +23,7 @@ SERVER_CORE: Final = {0}
 CLIENT_CORE: Final = {1}
 SERVICES: Final = ("gateway", "orchestrator", "model_runner", "tool_executor")
 CHAT: Final = "/v1/chat/completions"
+GROUP: Final = "123e4567-e89b-12d3-a456-426614174000"
 RUN: Final = (sys.executable, "-m")
 
 Use = dict[str, float]
@@ -37,7 +38,8 @@ def catalog(upstream: int) -> dict[str, Any]:
     return {
         "version": 1,
         "providers": {"bench": {"kind": "openai", "base_url": f"{here}/v1"}},
-        "models": {"bench": {"provider": "bench"}},
+        "models": {"bench": {"provider": "bench"}, "twin": {"provider": "bench", "upstream": "bench"}},
+        "groups": {GROUP: {"models": ["bench", "twin"], "weights": {"bench": 3, "twin": 1}}},
         "agents": {
             "assistant": {"model": "bench"},
             "clerk": {"model": "bench", "tools": ["look", "act", "weather", "delete_record", "pay"]},

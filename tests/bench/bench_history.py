@@ -16,11 +16,11 @@ from pymongo import InsertOne, UpdateOne
 from bench.bench_client import Target, ask
 from bench.bench_cluster import CHAT, Cluster, spent
 from bench.bench_table import say
-from kitemesh_cli.issuing import issue
 from kitemesh_contracts.scopes import Scope
 from kitemesh_runtime import conversations_mongo, turns_mongo
 from kitemesh_runtime.catalog import History
 from kitemesh_runtime.driver_mongo import Database, open_database
+from kitemesh_runtime.issuing import issue
 from kitemesh_runtime.keys_mongo import MongoKeys
 
 MESSAGES: Final = 1_000

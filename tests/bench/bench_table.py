@@ -40,6 +40,12 @@ def show(result: dict[str, Any]) -> None:
         rows += _tool_rows(result["tools"])
     if "holds" in result:
         rows += _hold_rows(result["holds"])
+    if "limits" in result:
+        rows += _limit_rows(result["limits"])
+    if "keys" in result:
+        rows += _key_rows(result["keys"])
+    if "storage" in result:
+        rows += _storage_rows(result["storage"])
     failures = sum(_failures(result))
     rows.append(("answers that failed, and holds that went astray", str(failures), "0", not failures))
     for name, value, target, met in rows:
@@ -48,7 +54,7 @@ def show(result: dict[str, Any]) -> None:
     for name in PLAIN_FIGURES:
         if name in result:
             print(f"{name:<45} {result[name]}")
-    for part in ("durable", "history", "tools", "holds"):
+    for part in ("durable", "history", "tools", "holds", "limits", "keys"):
         for name, value in _details(result.get(part, {}), part):
             print(f"{name:<45} {value}")
 
@@ -102,6 +108,30 @@ def _hold_rows(holds: dict[str, Any]) -> Iterator[Row]:
     yield f"turns held and resumed, {resumed['clients']} clients", f"{resumed['per_s']}/s", "", None
     more = idle["core_percent_more"]
     yield f"{idle['holds']:,} open holds, of a core", f"{more} %", "≤ 1 %", more <= 1
+
+
+def _limit_rows(limits: dict[str, Any]) -> Iterator[Row]:
+    more, ratio = limits["first_token_p50_ms"]["more"], limits["cpu_ratio"]
+    yield "first token, key, limits and routing over none, p50", f"{more} ms", "≤ 0.3 ms", more <= 0.3
+    yield "CPU a turn, key, limits and routing over none", f"{ratio}", "≤ 1.05", ratio <= 1.05
+
+
+def _key_rows(keys: dict[str, Any]) -> Iterator[Row]:
+    many, few, ratio = keys["many"], keys["few"], keys["ratio"]
+    known, looked_up = many["known_us"], ratio["looked_up_us"]
+    of = f"{keys['keys']:,} keys"
+    yield f"a known key of {of}, p50; of ten {few['known_us']} µs", f"{known} µs", "≤ 30 µs", known <= 30
+    yield f"a key looked up among {of}, over among ten, p50", f"{looked_up}", "≤ 1.15", looked_up <= LONG_MOST
+    yield f"CPU to keep up with {of} for 1.5 s", f"{many['keeping_up_us']} µs", "", None
+
+
+def _storage_rows(storage: dict[str, Any]) -> Iterator[Row]:
+    yield "on disk, a million turns with all they leave", f"{storage['gib_per_million_turns_in_all']} GiB", "", None
+    for name, size in storage["gib_per_million_turns"].items():
+        yield f"    {name}", f"{size} GiB", "", None
+    cpu = storage["cpu_us_per_turn"]
+    yield "CPU to store a turn, client and mongod", f"{cpu['stores']} + {cpu['mongod']} µs", "", None
+    yield "CPU to count what a turn cost, both", f"{cpu['to_count_usage']} µs", "", None
 
 
 def _details(found: Any, name: str) -> Iterator[tuple[str, Any]]:

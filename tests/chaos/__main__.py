@@ -1,7 +1,8 @@
 """`make chaos`: break real clusters while turns are in flight, scenario after scenario, and print what was found.
 
 Exits with 1 when anything promised was violated. `turns` kills services at every failpoint beside turns with effects;
-the other scenarios break the servers beneath a cluster, or the network between.
+`upstreams` has models that fail in every way there is; the other scenarios break the servers beneath a cluster, or the
+network between.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from chaos import chaos_durable, infra_scenarios
+from chaos import chaos_durable, infra_scenarios, upstream_run
 from chaos.chaos_durable_table import render as render_durable
 from chaos.chaos_durable_table import write_json as write_durable
 from chaos.chaos_run import run
@@ -80,10 +81,20 @@ def play_durable(name: str, asked: Asked) -> Played:
     return Played(len(found.faults), found.violations)
 
 
+def play_upstreams(asked: Asked) -> Played:
+    """Ask for turns over upstreams that fail in every way there is; a fault is a turn."""
+    found = upstream_run.play(asked.folder, seed=asked.seed, turns=asked.faults or upstream_run.TURNS, say=asked.say)
+    asked.say("")
+    asked.say(upstream_run.render(found))
+    asked.say(f"written to {upstream_run.write_json(found, asked.results)}")
+    return Played(len(found.turns), found.violations)
+
+
 SCENARIOS: Final[dict[str, Callable[[Asked], Played]]] = {
     "turns": play_turns,
     **{name: partial(play_durable, name) for name in chaos_durable.SCENARIOS},
     **{name: partial(play_infra, name) for name in infra_scenarios.SCENARIOS},
+    "upstreams": play_upstreams,
 }
 
 

@@ -48,7 +48,7 @@ class Bare(Cluster):
         self._environ = dict(environ)
         self.key = ""
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, service: str = "") -> dict[str, str]:
         """Return what the services are told of the servers."""
         return {**clean_environment(), **self._environ}
 

@@ -45,7 +45,7 @@ class Replicas:
         """Start another process of a service; `ready` waits for it."""
         port = free_port()
         environ = {
-            **self._cluster.environment(),
+            **self._cluster.environment(service),
             **self._environ,
             "KITEMESH_LOG_FORMAT": "json",
             "KITEMESH_HEALTH_PORT": str(port),

@@ -1,6 +1,7 @@
 """Which file may import which driver; `make check` says the rest of who may import whom."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ HOMES = {
 }
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """Return the top-level packages that a file imports, wherever in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -23,7 +25,7 @@ def imported(path: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("driver", HOMES)

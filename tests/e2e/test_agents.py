@@ -3,7 +3,6 @@
 import concurrent.futures
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,28 +10,11 @@ import pytest
 from cluster import Cluster, Reply
 from kitemesh_runtime.rows import BLOCK
 from stream_client import Event, events_in, open_session, streaming
-from tool_cluster import Gateway, ToolCluster, another_gateway, calling, make_keys, tool_cluster, until
+from tool_cluster import ToolCluster, calling, make_keys, until
 
 AGENT = "clerk"
 SECRET = "hunter2-canary"
 NUMBERS = "".join(f"{n} " for n in range(1, 21))
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolCluster]:
-    with tool_cluster(tmp_path_factory.mktemp("agents")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def one(desk: ToolCluster) -> Cluster:
-    return desk.cluster
-
-
-@pytest.fixture(scope="module")
-def two(desk: ToolCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with another_gateway(desk.cluster, tmp_path_factory.mktemp("second")) as gateway:
-        yield gateway
 
 
 @pytest.fixture

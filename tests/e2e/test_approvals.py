@@ -3,17 +3,14 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
 from cluster import Cluster, Reply, events, streamed_text
 from tool_cluster import (
-    Gateway,
     Held,
     ToolCluster,
-    another_gateway,
     approval,
     ask,
     called,
@@ -27,7 +24,6 @@ from tool_cluster import (
     make_keys,
     read_held,
     resume,
-    tool_cluster,
     until,
     verdicts,
 )
@@ -43,23 +39,6 @@ class Keys(NamedTuple):
     approve: str
     admin: str
     foreign: str
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolCluster]:
-    with tool_cluster(tmp_path_factory.mktemp("approvals")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def one(desk: ToolCluster) -> Cluster:
-    return desk.cluster
-
-
-@pytest.fixture(scope="module")
-def two(desk: ToolCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with another_gateway(desk.cluster, tmp_path_factory.mktemp("second")) as gateway:
-        yield gateway
 
 
 @pytest.fixture(scope="module")

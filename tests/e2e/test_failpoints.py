@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,8 +19,7 @@ PATIENCE_S = 60.0
 QUEUES = (topology.TURN, topology.CONTROL, topology.EVENT, topology.MODEL)
 ORCHESTRATOR = ("orch.after_fetch", "orch.after_decide", "orch.after_save", "orch.after_publish")
 RUNNER = ("run.before_upstream", "run.mid_stream", "run.before_result", "run.before_ack")
-POISON = "run.after_fetch"
-POINTS = (*ORCHESTRATOR, *RUNNER, POISON)
+POINTS = (*ORCHESTRATOR, *RUNNER)
 
 
 class Armed(NamedTuple):
@@ -37,28 +35,12 @@ class Armed(NamedTuple):
         return (self.folder / point).stat().st_size
 
 
-@contextlib.contextmanager
-def armed_cluster(folder: Path) -> Iterator[Armed]:
+@pytest.fixture(scope="module")
+def armed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armed]:
+    folder = tmp_path_factory.mktemp("armed")
     points = ",".join(f"{point}:kill@{folder / point}" for point in POINTS)
     with running_cluster(folder, KITEMESH_FAILPOINT=points) as cluster:
         yield Armed(cluster, folder)
-
-
-@pytest.fixture(scope="module")
-def armed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armed]:
-    with armed_cluster(tmp_path_factory.mktemp("armed")) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Armed, "concurrent.futures.Future[Told]"]]:
-    """A cluster with a client whose job kills each runner; it takes its time while the other tests run."""
-    with (
-        armed_cluster(tmp_path_factory.mktemp("poisoned")) as cluster,
-        concurrent.futures.ThreadPoolExecutor(1) as client,
-    ):
-        cluster.arm(POISON, times=100)
-        yield cluster, client.submit(ask, cluster.cluster, "@echo never")
 
 
 class Told(NamedTuple):
@@ -117,7 +99,6 @@ def begin(cluster: Cluster) -> str:
 @pytest.mark.requirement("fault:cut-before-the-first-delta", "store:first-write-stays")
 @pytest.mark.parametrize("points", list(zip(ORCHESTRATOR, RUNNER, strict=True)))
 def test_a_turn_cut_anywhere_is_answered_and_stored_as_shown(
-    poisoned: object,
     armed: Armed,
     points: tuple[str, str],
 ) -> None:
@@ -165,18 +146,3 @@ def test_a_start_that_is_delivered_again_after_its_answer_keeps_no_lock(armed: A
     third = ask(cluster, "@echo third", **more)
     assert shown(third.reply) == "third"
     assert third.took_s < 5
-
-
-@pytest.mark.requirement("promise:P24")
-def test_a_job_that_kills_its_runner_each_time_is_given_up_and_its_client_told(
-    poisoned: tuple[Armed, "concurrent.futures.Future[Told]"],
-) -> None:
-    armed, client = poisoned
-    told = client.result(timeout=PATIENCE_S)
-    assert told.took_s < PATIENCE_S
-    assert told.reply.status == 502
-    assert told.reply.json()["error"]["message"]
-    assert 100 - armed.left(POISON) == 4
-    armed.arm(POISON, times=0)
-    at_rest(armed.cluster)
-    assert shown(armed.cluster.chat("@echo alive")) == "alive"

@@ -1,4 +1,4 @@
-"""Workers that stand still for three leases and come back, and one that dies of its job: one effect, one answer.
+"""Workers that stand still for three leases and come back, and some that die of their jobs: one effect, one answer.
 
 Both run beside each other, each in a cluster of its own, since most of their time is waiting.
 """
@@ -32,6 +32,7 @@ FROZEN_S = 3 * topology.WORKER_ACK_WAIT_S + 0.5
 EFFECT_MS = 2000
 """A tool takes so long: its executor is frozen between the effect and the answer."""
 POISON = "tool.after_fetch"
+MODEL_POISON = "run.after_fetch"
 DELIVERIES = 4
 
 Document = dict[str, Any]
@@ -65,11 +66,18 @@ class Thawed(NamedTuple):
 
 
 class Poisoned(NamedTuple):
-    """A cluster with two jobs that kill every tool-executor, their clients, and what another was told meanwhile."""
+    """A cluster with jobs that kill every worker, their clients, and what another was told meanwhile.
+
+    Attributes:
+        clients: Of two jobs that kill tool-executors.
+        model_client: Of one that kills model-runners.
+
+    """
 
     faulty: Faulty
     clients: list["concurrent.futures.Future[Reply]"]
     beside: Reply
+    model_client: "concurrent.futures.Future[Reply]"
 
 
 ANSWERS = {
@@ -83,14 +91,17 @@ ANSWERS = {
 def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poisoned]:
     with faulty_cluster(tmp_path_factory.mktemp("poisoned"), delay_ms=10) as faulty:
         held = hold(faulty, tool_of("once", held=True), "poison", "never said")
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
             faulty.arm(POISON, 100)
             clients = [
                 pool.submit(approve, faulty, held),
                 pool.submit(faulty.cluster.chat, f'@call {FAR_TOOL} {{"tag": "far-poison"}}\n@then\n@echo never said'),
             ]
-            until(lambda: faulty.left(POISON) < 100)
-            yield Poisoned(faulty, clients, faulty.cluster.chat("@echo alive"))
+            # The two pools' executors have died once each, so no model has anything more to say there.
+            until(lambda: faulty.left(POISON) <= 100 - len(clients))
+            beside = faulty.cluster.chat("@echo alive")
+            faulty.arm(MODEL_POISON, 100)
+            yield Poisoned(faulty, clients, beside, pool.submit(faulty.cluster.chat, "@echo never"))
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +280,21 @@ def effects(thawed: Thawed, tag: str) -> list[Document]:
 
 
 @pytest.mark.requirement("promise:P24")
+def test_a_job_that_kills_its_runner_each_time_is_given_up_and_its_client_told(
+    poisoned: Poisoned, thawed: Thawed
+) -> None:
+    faulty = poisoned.faulty
+    reply = poisoned.model_client.result(timeout=PATIENCE_S)
+    assert reply.status == 502, reply.body
+    assert reply.json()["error"]["message"]
+    letter = dead_letter(faulty, topology.MODEL, reply.headers["x-execution-id"])
+    assert (letter["stream"], letter["deliveries"]) == (topology.MODEL, DELIVERIES)
+    assert 100 - faulty.left(MODEL_POISON) == DELIVERIES
+    faulty.disarm(MODEL_POISON)
+    assert text(faulty.cluster.chat("@echo alive")) == "alive"
+
+
+@pytest.mark.requirement("promise:P24")
 def test_a_tool_job_that_kills_every_executor_is_given_up_and_its_turn_told(poisoned: Poisoned, thawed: Thawed) -> None:
     faulty = poisoned.faulty
     assert text(poisoned.beside) == "alive"
@@ -278,7 +304,7 @@ def test_a_tool_job_that_kills_every_executor_is_given_up_and_its_turn_told(pois
         assert reply.json()["error"]["message"]
         turn = stored(faulty, "turns", reply.headers["x-execution-id"])
         assert (turn["status"], turn["error"]["code"]) == ("failed", "turn.exhausted")
-        letter = dead_letter(faulty, turn["_id"])
+        letter = dead_letter(faulty, topology.TOOL, turn["_id"])
         assert (letter["stream"], letter["deliveries"]) == (topology.TOOL, DELIVERIES)
     assert 100 - faulty.left(POISON) <= DELIVERIES * len(poisoned.clients)
     faulty.disarm()
@@ -288,12 +314,12 @@ def test_a_tool_job_that_kills_every_executor_is_given_up_and_its_turn_told(pois
         assert text(faulty.cluster.chat(f'@call {tool} {{"tag": "next"}}\n@then\n@echo served')) == "served"
 
 
-def dead_letter(faulty: Faulty, turn: str) -> Document:
+def dead_letter(faulty: Faulty, stream: str, turn: str) -> Document:
     """Return the reference that a turn's message left when it was given up."""
 
     async def get() -> bytes:
         async with open_bus(faulty.cluster.environment()["KITEMESH_NATS_URL"], name="test") as bus:
-            asked = json.dumps({"last_by_subj": subjects.dead(topology.TOOL, turn)}).encode()
+            asked = json.dumps({"last_by_subj": subjects.dead(stream, turn)}).encode()
             return await bus.request(f"$JS.API.STREAM.MSG.GET.{topology.DEAD}", asked, timeout_s=5)
 
     letter: Document = msgspec.json.decode(base64.b64decode(msgspec.json.decode(asyncio.run(get()))["message"]["data"]))

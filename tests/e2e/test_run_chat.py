@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 
 from cluster import Cluster, Reply
-from kitemesh_cli.issuing import issue
 from kitemesh_contracts.topology import OUT
 from kitemesh_gateway import positions
 from kitemesh_runtime.bus_nats import open_bus
 from kitemesh_runtime.driver_mongo import open_database
+from kitemesh_runtime.issuing import issue
 from kitemesh_runtime.stores_mongo import open_stores
 from stream_client import Event, events_in, open_session, streaming
 from tool_cluster import DATABASE, Gateway

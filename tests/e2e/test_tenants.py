@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import re
+import string
 import subprocess
 import sys
 import time
@@ -28,6 +29,11 @@ PAIRS = 2000
 """An id of another's and one of nobody's, in so many places and of so many kinds at the least."""
 COMMON = {"getModel", "getAgentHistory"}
 """What they name belongs to no tenant."""
+
+
+_ALIKE = ("0123456789abcdef", "ghijklmnopqrstuvwxyz", string.ascii_uppercase)
+_NEXT = str.maketrans("".join(_ALIKE), "".join(each[1:] + each[0] for each in _ALIKE))
+"""Leaves nothing of an id as it is, and looks like one of the same kind."""
 
 
 class SecondGateway(Cluster):
@@ -222,6 +228,9 @@ def furnish(cluster: Cluster, key: str) -> Belongings:
         for base in ("one", "other"):
             document = {"name": f"{secret} {n}", "text": f"It says {secret}.", "base": base}
             own("document", cluster.call("/v1/knowledge", document, key=key).json()["id"])
+        made = cluster.call("/v1/keys", {"name": secret}, key=key).json()
+        own("key", made["id"])
+    own("tenant", made["tenant"])
     return Belongings(key, ids, secret)
 
 
@@ -231,6 +240,8 @@ def belongings(cluster: Cluster, mine: Belongings) -> list[bytes]:
     looks += [f"/v1/executions/{each}" for each in mine.ids["execution"]]
     looks += [f"/v1/approvals/{each}" for each in mine.ids["approval"]]
     looks += [f"/v1/knowledge/{each}" for each in mine.ids["document"]]
+    looks += [f"/v1/keys/{each}" for each in mine.ids["key"]]
+    looks += [f"/v1/tenants/{each}" for each in mine.ids["tenant"]]
     replies = [cluster.call(look, key=mine.key) for look in looks]
     assert {reply.status for reply in replies} == {200}
     return [reply.body for reply in replies]
@@ -239,7 +250,7 @@ def belongings(cluster: Cluster, mine: Belongings) -> list[bytes]:
 def missing(id_: str) -> str:
     """Make up an id that looks like another and that nobody has."""
     name, colon, position = id_.partition(":")
-    return name.translate(str.maketrans("0123456789abcdef", "123456789abcdef0")) + colon + position
+    return name.translate(_NEXT) + colon + position
 
 
 def plain(reply: Reply, id_: str) -> tuple[int, str, bytes]:
