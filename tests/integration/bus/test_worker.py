@@ -724,8 +724,9 @@ async def test_what_waited_for_a_slot_while_the_process_stood_still_is_left_to_w
     await outcomes.reach("done", 1)
     assert handled == [("later", 1)]
     assert worker.in_flight == 0
-    # It has not lost its slot with it.
+    # It has not lost its slot with it; what comes before it has seen the end of the standstill is left, too.
     worker._beaten_s = time.monotonic()
+    await bus.barrier()
     await stream.put(b"later.2")
     await outcomes.reach("done", 2)
     await worker.drain(1)
