@@ -19,7 +19,7 @@ from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.memory_streams import in_memory, restore
 from kitemesh_runtime.topology_nats import apply
 
-QUICKLY_S = 10.0
+QUICKLY_S = 3.0
 _DENIED = re.compile(r'permissions violation for (\w+) to "([^"]+)"')
 
 NOBODYS = (
