@@ -101,6 +101,8 @@ class DeafBus:
             await self._read.wait_for(lambda: len(self.reads) >= times)
 
     async def holds(self, stream: str, subject: str) -> bool:
+        if not self.connected:
+            raise Unavailable(ErrorCode.BUS_DOWN, "down")
         return any(fnmatchcase(each, subject) for each in self.queued)
 
     def as_bus(self) -> Bus:

@@ -365,6 +365,23 @@ async def test_a_turn_that_is_in_any_queue_after_a_reconnect_is_waited_for(rig: 
 
 
 @pytest.mark.requirement("attempt:waiting-is-not-death")
+async def test_a_bus_that_does_not_say_what_waits_in_its_queues_is_asked_again_and_costs_no_turn(rig: Rig) -> None:
+    rig.open(watched(budget_s=600))
+    rig.bus.reconnect()
+    rig.bus.connected = False
+    for _ in range(3):
+        rig.wait(LOOK_S + TICK_S)
+        await rig.look_up()
+    assert not rig.screen.is_over
+    rig.bus.connected = True
+    for _ in range(2):
+        rig.wait(LOOK_S + TICK_S)
+        await rig.look_up()
+    assert rig.screen.error is not None
+    assert rig.screen.error.code is ErrorCode.TURN_LOST
+
+
+@pytest.mark.requirement("attempt:waiting-is-not-death")
 async def test_a_turn_that_waits_in_its_conversation_after_a_reconnect_is_waited_for(rig: Rig) -> None:
     conversations = rig.stores.conversations
     await conversations.create("acme", "conv", "earlier", agent=None)

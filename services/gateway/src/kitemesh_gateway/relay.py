@@ -256,26 +256,28 @@ class Relay:
         await asyncio.gather(*(self._look(watch) for watch in batch))
 
     async def _look(self, watch: Watch) -> None:
-        turn = watch.turn
         try:
-            found = await self._finding.find(turn.tenant, turn.turn, after_step=watch.after_step, decided=turn.decided)
+            await self._look_once(watch)
         except KitemeshError as exc:
-            log.warning("turn.not_looked_up", turn=turn.turn, code=exc.code)
-        else:
-            if found is None:
-                if watch.is_gone() and self._is_open(watch):
-                    self._give_up(watch, LOST if watch.was_begun() else TAKEN_BACK)
-                elif watch.may_be_nowhere() and watch.on_traced(found=not await self._traces.has_none(turn)):
-                    self._give_up(watch, LOST)
-            elif found.ended is None:
-                watch.on_found_live()
-            elif watch.ended is None and self._is_open(watch):
-                log.info("turn.found", turn=turn.turn)
-                watch.on_found(found.ended)
-                if watch.backlog is None:
-                    self._settle(watch)
+            log.warning("turn.not_looked_up", turn=watch.turn.turn, code=exc.code)
         finally:
             watch.looking = False
+
+    async def _look_once(self, watch: Watch) -> None:
+        turn = watch.turn
+        found = await self._finding.find(turn.tenant, turn.turn, after_step=watch.after_step, decided=turn.decided)
+        if found is None:
+            if watch.is_gone() and self._is_open(watch):
+                self._give_up(watch, LOST if watch.was_begun() else TAKEN_BACK)
+            elif watch.may_be_nowhere() and watch.on_traced(found=not await self._traces.has_none(turn)):
+                self._give_up(watch, LOST)
+        elif found.ended is None:
+            watch.on_found_live()
+        elif watch.ended is None and self._is_open(watch):
+            log.info("turn.found", turn=turn.turn)
+            watch.on_found(found.ended)
+            if watch.backlog is None:
+                self._settle(watch)
 
     def _is_open(self, watch: Watch) -> bool:
         return watch in self._open.get(watch.turn.turn, ())
