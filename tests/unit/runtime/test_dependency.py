@@ -63,6 +63,21 @@ def test_what_began_before_it_came_back_does_not_take_it_down_again() -> None:
     assert not dependency.is_up
 
 
+@pytest.mark.requirement("fault:store-down")
+def test_what_began_before_a_success_does_not_take_down_what_was_never_seen_down() -> None:
+    clock = SteppedClock()
+    dependency = Dependency("mongodb", clock=clock)
+    dependency.mark_up()
+    began_s = clock.at_s
+    clock.at_s += 1.4
+    dependency.mark_up()
+    clock.at_s += 0.1
+    dependency.mark_down("no answer", began_s=began_s)
+    assert dependency.is_up
+    dependency.mark_down("no answer", began_s=clock.at_s)
+    assert not dependency.is_up
+
+
 async def test_a_waiter_is_woken_when_it_comes_back() -> None:
     dependency = Dependency("nats")
     waiter = asyncio.create_task(dependency.wait_up())

@@ -26,6 +26,7 @@ class Dependency:
         self.reason = "not tried yet"
         self._clock = clock or SystemClock()
         self._changed_at_s = self._clock.monotonic()
+        self._answered_at_s = float("-inf")
         self._up = asyncio.Event()
 
     @property
@@ -44,6 +45,7 @@ class Dependency:
 
     def mark_up(self) -> None:
         """Note a success; cheap enough for every operation."""
+        self._answered_at_s = self._clock.monotonic()
         if self._up.is_set():
             return
         log.info("dependency.restored", dependency=self.name, after_s=round(self.since_s, 3))
@@ -56,11 +58,12 @@ class Dependency:
 
         Args:
             reason: For the operator.
-            began_s: When what failed was begun, monotonic: before the dependency was last restored it says nothing.
+            began_s: When what failed was begun, monotonic: it says nothing when something succeeded since.
 
         """
         if self._up.is_set():
-            if began_s is not None and began_s < self._changed_at_s:
+            if began_s is not None and began_s < self._answered_at_s:
+                # What was asked before an outage too short to be noticed fails after what was asked behind it succeeds.
                 return
             log.warning("dependency.lost", dependency=self.name, reason=reason, after_s=round(self.since_s, 3))
             self._changed_at_s = self._clock.monotonic()
