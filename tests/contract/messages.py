@@ -503,4 +503,8 @@ EXAMPLES: Final[dict[str, tuple[msgspec.json.Decoder[object], msgspec.Struct]]] 
             health={"gpt": "down", "llama": "degraded"},
         ),
     ),
+    "beat.with_clock": (
+        codec.BEAT,
+        Beat(service="gateway", replica="gateway-1", version="0.3.0", load=3, up_s=61.5, now_ms=1_790_000_000_000),
+    ),
 }

@@ -10,6 +10,7 @@ from kitemesh_contracts.commands import CancelTurn
 from kitemesh_runtime.beats import Pulse, Signs, beat
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.cancels import MEMORY_S, Cancels
+from kitemesh_runtime.clock import SystemClock
 
 
 class HandClock:
@@ -79,7 +80,7 @@ async def test_a_replica_that_beats_is_not_silent_and_one_that_stops_is(bus: Nat
     heard = asyncio.Event()
     await bus.subscribe(subjects.beats_of("broadcast-test"), lambda *_: heard.set())
     await bus.barrier()
-    beating = asyncio.create_task(beat(bus, "broadcast-test", "replica-1", lambda: Signs(3)))
+    beating = asyncio.create_task(beat(bus, "broadcast-test", "replica-1", lambda: Signs(3), SystemClock()))
     async with asyncio.timeout(5):
         await heard.wait()
     beating.cancel()

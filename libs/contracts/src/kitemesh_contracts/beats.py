@@ -42,6 +42,8 @@ class Beat(Struct, frozen=True, kw_only=True, tag="beat", omit_defaults=True):
         slots: How much it may have in hand at once; 0 where there is no such bound.
         queues: Those that it takes from.
         health: How the upstreams of catalog models look from here, those that are not well.
+        up_s: How long the replica has run.
+        now_ms: What its clock says, for whoever looks whether clocks agree; nothing else may go by it.
 
     """
 
@@ -52,3 +54,5 @@ class Beat(Struct, frozen=True, kw_only=True, tag="beat", omit_defaults=True):
     slots: int = 0
     queues: tuple[Queue, ...] = ()
     health: dict[str, Health] = {}
+    up_s: float = 0.0
+    now_ms: int = 0

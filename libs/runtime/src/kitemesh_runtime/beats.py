@@ -24,10 +24,11 @@ class Signs(NamedTuple):
     health: Mapping[str, Health] = MappingProxyType({})
 
 
-async def beat(bus: Bus, service: str, replica: str, signs: Callable[[], Signs]) -> None:
+async def beat(bus: Bus, service: str, replica: str, signs: Callable[[], Signs], clock: Clock) -> None:
     """Say for ever that this replica lives, and how it is."""
     release = version("kitemesh-runtime")
     subject = subjects.beat(service, replica)
+    began_s = clock.monotonic()
     while True:
         now = signs()
         said = Beat(
@@ -38,6 +39,8 @@ async def beat(bus: Bus, service: str, replica: str, signs: Callable[[], Signs])
             slots=now.slots,
             queues=now.queues,
             health=dict(now.health),
+            up_s=round(clock.monotonic() - began_s, 1),
+            now_ms=clock.now_ms(),
         )
         # The bus reports its own outages; the next beat tries again.
         with suppress(Unavailable):

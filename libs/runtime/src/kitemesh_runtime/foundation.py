@@ -113,7 +113,7 @@ async def open_foundation(
                 watch_bus=watch(bus_state, reach_bus),
                 watch_store=watch(store_state, reach_store),
                 watch_catalog=catalog.watch(),
-                beat=beat(bus, service, life.replica, signs),
+                beat=beat(bus, service, life.replica, signs, clock),
             ),
         )
         yield Foundation(bus, stores, Parcels(stores.blobs), catalog, clock, bus_state, store_state, directory)
