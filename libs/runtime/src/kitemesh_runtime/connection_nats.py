@@ -18,7 +18,7 @@ from kitemesh_runtime.denials import Denials
 from kitemesh_runtime.wire_nats import Receiver, WireError, WireParser
 
 UNSENT_MAX_BYTES: Final = 8 * 1024 * 1024
-CANCEL_AGAIN_S: Final = 0.5
+CANCEL_AGAIN_S: Final = 0.1
 CLOSE_S: Final = 1.0
 _READ_BYTES: Final = 64 * 1024
 
