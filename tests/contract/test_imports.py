@@ -12,7 +12,8 @@ HOMES = {
     "pymongo": lambda path: path.stem.endswith("_mongo"),
     "bson": lambda path: path.stem.endswith("_mongo"),
     "gridfs": lambda path: path.stem.endswith("_mongo"),
-    "prometheus_client": lambda path: path.name in {"metrics.py", "health.py"},
+    "grafana_foundation_sdk": lambda path: path.name == "grafana.py",
+    "prometheus_client": lambda path: path.name in {"metrics.py", "instruments.py", "health.py"},
 }
 
 
@@ -30,7 +31,8 @@ def imported(path: Path) -> frozenset[str]:
 
 @pytest.mark.parametrize("driver", HOMES)
 def test_a_driver_is_imported_only_where_it_is_at_home(driver: str, repository: Path) -> None:
-    sources = [path for folder in ("libs", "services", "cli") for path in (repository / folder).rglob("src/**/*.py")]
+    folders = ("libs", "services", "cli", "observability")
+    sources = [path for folder in folders for path in (repository / folder).rglob("src/**/*.py")]
     users = [path for path in sources if driver in imported(path)]
     assert users
     assert [path for path in users if not HOMES[driver](path)] == []

@@ -27,7 +27,7 @@ OF_EACH = 2
 """So many things of each kind a tenant has at the least."""
 PAIRS = 2000
 """An id of another's and one of nobody's, in so many places and of so many kinds at the least."""
-COMMON = {"getModel", "getAgentHistory"}
+COMMON = {"getModel", "getAgentHistory", "getDeadLetter"}
 """What they name belongs to no tenant."""
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from integration.bus.rig import OwnServer
 from kitemesh_contracts.errors import KitemeshError
-from kitemesh_contracts.topology import FEED, OUT, topology
+from kitemesh_contracts.topology import FEED, OUT, OUT_MAX_BYTES, topology
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.memory_streams import restore, restore_forever
 from kitemesh_runtime.topology_nats import apply, check, replicas_of
@@ -35,7 +35,7 @@ async def there(bus: NatsBus) -> None:
 async def test_streams_in_memory_are_back_after_the_server_was_killed_and_started(server: OwnServer) -> None:
     async with open_bus(server.url, name="test") as bus:
         await apply(bus, topology(), replicas=1)
-        restoring = asyncio.create_task(restore_forever(bus))
+        restoring = asyncio.create_task(restore_forever(bus, OUT_MAX_BYTES))
         server.kill()
         server.start()
         await there(bus)

@@ -59,6 +59,21 @@ async def test_a_repeated_cancel_is_heard_once_and_remembered_for_a_minute(bus: 
     assert cancels.reason("broadcast-2") == "stop"
 
 
+async def test_the_end_of_a_stored_turn_stops_its_work_each_time_and_is_not_remembered(bus: NatsBus) -> None:
+    heard: list[CancelTurn] = []
+    cancels = Cancels(HandClock(), heard.append)
+    await cancels.listen(bus)
+    ended = CancelTurn(turn="broadcast-5", tenant="acme", reason="it was given up", ended=True)
+    for _ in range(2):
+        bus.publish(subjects.cancel("broadcast-5"), codec.encode(ended))
+    await bus.barrier()
+    assert (heard, cancels.reason("broadcast-5")) == ([ended, ended], None)
+    bus.publish(subjects.cancel("broadcast-5"), cancel("broadcast-5"))
+    bus.publish(subjects.cancel("broadcast-5"), codec.encode(ended))
+    await bus.barrier()
+    assert cancels.reason("broadcast-5", durable=True) == "stop"
+
+
 async def test_what_is_no_cancel_is_ignored(bus: NatsBus) -> None:
     cancels = Cancels(HandClock())
     await cancels.listen(bus)

@@ -562,3 +562,27 @@ async def test_two_tenants_may_choose_the_same_id(stores: Stores, tenant: str, o
     assert kept is not None
     assert (kept.id, kept.active, [entry.turn for entry in kept.waiting]) == (conversation, "one", ["waits"])
     assert await conversations.release(tenant, conversation, "one") == Promoted(tenant, conversation, "waits", b"w", 1)
+
+
+async def test_the_latest_turn_of_a_conversation_can_take_its_lock_back_under_its_number(
+    stores: Stores, tenant: str, conversation: str
+) -> None:
+    conversations = stores.conversations
+    assert await conversations.retake(tenant, conversation, "one", ordinal=1) is False
+    await conversations.create(tenant, conversation, "one", agent=None)
+    await conversations.release(tenant, conversation, "one")
+    assert await conversations.retake(tenant, conversation, "one", ordinal=2) is False
+    assert await conversations.retake(tenant, conversation, "one", ordinal=1) is True
+    assert await conversations.retake(tenant, conversation, "one", ordinal=1) is True
+    kept = await conversations.get(tenant, conversation)
+    assert kept is not None
+    assert (kept.active, kept.active_started, kept.turns) == ("one", True, 1)
+    assert await conversations.take(tenant, conversation, "two", b"", max_waiting=5) == Seat("waiting")
+    assert await conversations.retake(tenant, conversation, "one", ordinal=1) is False
+    promoted = await conversations.release(tenant, conversation, "one")
+    assert promoted is not None
+    assert promoted.turn == "two"
+    assert await conversations.retake(tenant, conversation, "one", ordinal=1) is False
+    assert await conversations.retake(tenant, conversation, "one", ordinal=2) is False
+    await conversations.delete(tenant, conversation)
+    assert await conversations.retake(tenant, conversation, "two", ordinal=2) is False

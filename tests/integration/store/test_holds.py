@@ -369,6 +369,18 @@ async def test_open_holds_are_counted_over_all_tenants(backend: Backend, tenant:
     assert await holds.count_open() == before + 3
 
 
+async def test_the_oldest_open_hold_of_all_tenants_tells_how_long_it_has_waited(
+    backend: Backend, tenant: str, other: str
+) -> None:
+    holds = backend.stores.holds
+    await _opened(backend.stores, tenant)
+    # Other tests' holds may be older.
+    before_s = await holds.oldest_open_s()
+    await backend.age(500)
+    await _opened(backend.stores, other)
+    assert await holds.oldest_open_s() - before_s == pytest.approx(500, abs=20)
+
+
 @pytest.mark.requirement("store:tenant-in-every-call")
 async def test_another_tenants_hold_is_as_if_it_did_not_exist(backend: Backend, tenant: str, other: str) -> None:
     holds = backend.stores.holds

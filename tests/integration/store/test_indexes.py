@@ -14,6 +14,7 @@ from kitemesh_runtime import indexes_mongo
 from kitemesh_runtime.conversation_updates_mongo import due
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, HoldStatus, LedgerRow, LiveStatus, LiveTurn
+from kitemesh_runtime.hold_updates_mongo import AGED
 from kitemesh_runtime.hold_updates_mongo import due as holds_due
 from kitemesh_runtime.hold_updates_mongo import page as holds_page
 from kitemesh_runtime.indexes_mongo import OBSOLETE, ensure_indexes, indexes
@@ -194,15 +195,22 @@ async def test_holds_are_counted_and_paged_by_their_indexes(database: Database, 
     await database.command({"dropDatabase": 1})
     await ensure_indexes(database)
     async with open_stores(database) as stores:
+        assert await stores.holds.oldest_open_s() == 0
         for n in range(40):
             await stores.holds.open(tenant, _hold(tenant, f"{n}"), expires_after_s=600)
             if n % 4:
                 await stores.holds.cancel(tenant, f"{tenant}-{n}", "x")
         assert await stores.holds.count_open() == 10
+        assert 0 < await stores.holds.oldest_open_s() < 60
         last = await database.run(database.collection("holds").find_one({"_id": f"{tenant}-20"}))
     stats, plan = await _explain(database, {"count": "holds", "query": {"status": "open"}})
     assert "COUNT_SCAN" in plan
     assert stats["totalDocsExamined"] == 0
+    oldest = {"find": "holds", "filter": AGED, "sort": {"created_at": 1}, "limit": 1}
+    stats, plan = await _explain(database, oldest)
+    assert "'open_since'" in plan
+    assert "'SORT'" not in plan
+    assert stats["totalDocsExamined"] == 1
     newest = {"created_at": -1, "_id": -1}
     statuses: tuple[HoldStatus | None, ...] = (None, "open")
     for status in statuses:

@@ -10,7 +10,7 @@ from integration.store.backends import Backend
 from kitemesh_contracts.content import CallResult
 from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode, ErrorInfo, NotFound
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LedgerRow
+from kitemesh_runtime.execution_stores import GIVEN_UP, LedgerRow
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
 
@@ -239,3 +239,24 @@ async def test_a_call_that_cannot_be_stored_fails_alone(stores: Stores, tenant: 
     with pytest.raises(BadRequest):
         await stores.ledger.finish(tenant, rows[0].id, "me", CallResult(call="c", text="\ud800"))
     assert (await _kept(stores, tenant, "0")).state == "dispatched"
+
+
+async def test_only_a_call_that_was_stopped_as_its_turn_was_given_up_may_begin_again(
+    stores: Stores, tenant: str
+) -> None:
+    stopped = replace(_row(tenant, GIVEN_UP), state="cancelled", args_sha256="")
+    asked = replace(_row(tenant, "somebody", name="asked"), state="cancelled")
+    begun = _row(tenant, GIVEN_UP, name="begun")
+    for row in (stopped, asked, begun):
+        await stores.ledger.dispatch(tenant, row)
+    for row in (stopped, asked, begun):
+        await stores.ledger.reopen(f"{tenant}-other", row.id)
+    assert (await _kept(stores, tenant)).state == "cancelled"
+    for row in (stopped, asked, begun):
+        await stores.ledger.reopen(tenant, row.id)
+        await stores.ledger.reopen(tenant, row.id)
+    assert await stores.ledger.get(tenant, stopped.id) is None
+    assert (await _kept(stores, tenant, "asked")).state == "cancelled"
+    assert (await _kept(stores, tenant, "begun")).state == "dispatched"
+    mine = _row(tenant)
+    assert await stores.ledger.dispatch(tenant, mine) == mine

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from integration.store.backends import Backend
 from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolCall, Usage
-from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode
+from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode, ErrorInfo
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.execution_stores import Job, LiveStatus, LiveTurn
 from kitemesh_runtime.stores import Claim, Stores, TurnRecord
@@ -692,3 +692,72 @@ async def test_a_turn_just_below_the_bound_is_stored(database: Database, tenant:
         assert len((await _live(stores, tenant)).state) == len(turn.state)
         assert isinstance(await stores.live_turns.cancel(tenant, turn.id, "x"), LiveTurn)
         await stores.live_turns.finish(tenant, _record(tenant), version=3)
+
+
+def _given_up(tenant: str, before: LiveTurn) -> TurnRecord:
+    error = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="given up")
+    return TurnRecord(
+        id=before.id,
+        tenant=tenant,
+        status="failed",
+        mode="durable",
+        model="scripted",
+        conversation=before.conversation,
+        error=error,
+    )
+
+
+@pytest.mark.requirement("dead:requeue")
+async def test_a_turn_that_was_given_up_is_live_again_once_as_it_was(stores: Stores, tenant: str) -> None:
+    turn = replace(_turn(tenant, state=bytes(range(256))), steps=(Step(step=1, text="$Hi"),), spared=2)
+    await stores.live_turns.insert(tenant, turn)
+    await stores.live_turns.finish(tenant, _given_up(tenant, turn), version=1, before=turn)
+    ended = await stores.live_turns.get(tenant, turn.id)
+    assert isinstance(ended, TurnRecord)
+    assert ended.status == "failed"
+    (found,) = (await stores.live_turns.given_up([turn.id, f"{tenant}-never"])).values()
+    assert (found.turn, found.before) == (ended, turn)
+    (brief,) = (await stores.live_turns.given_up([turn.id], is_whole=False)).values()
+    assert brief.before is not None
+    assert (brief.turn.status, brief.before.jobs, brief.before.version) == ("failed", turn.jobs, 1)
+    again = replace(turn, version=2)
+    revivals = await asyncio.gather(*(_stale(stores.live_turns.revive(tenant, again)) for _ in range(10)))
+    assert revivals.count(False) == 1
+    live = await _live(stores, tenant)
+    assert replace(live, updated_at_s=0.0) == again
+    # It need not wait until it has been idle.
+    assert await _due(stores, tenant, 60) == ["1"]
+    for is_whole in (True, False):
+        assert (await stores.live_turns.given_up([turn.id], is_whole=is_whole))[turn.id].before is None
+    # Whoever still has the turn of before can do nothing to it.
+    assert await _stale(stores.live_turns.save(tenant, replace(turn, version=2)))
+    await stores.live_turns.save(tenant, replace(turn, version=3))
+
+
+async def test_a_turn_that_ended_otherwise_or_elsewhere_or_was_erased_is_not_revived(
+    stores: Stores, tenant: str, conversation: str
+) -> None:
+    plain, other, gone = (replace(_turn(tenant, name), conversation=conversation) for name in ("a", "b", "c"))
+    for turn in (plain, other, gone):
+        await stores.live_turns.insert(tenant, turn)
+    await stores.live_turns.finish(tenant, _given_up(tenant, plain), version=1)
+    await stores.live_turns.finish(tenant, _given_up(tenant, other), version=1, before=other)
+    assert (await stores.live_turns.given_up([plain.id]))[plain.id].before is None
+    assert await _stale(stores.live_turns.revive(tenant, replace(plain, version=2)))
+    assert await _stale(stores.live_turns.revive(tenant, replace(other, version=3)))
+    stranger = f"{tenant}-other"
+    assert await _stale(stores.live_turns.revive(stranger, replace(other, version=2, tenant=stranger)))
+    assert await _stale(stores.live_turns.revive(tenant, replace(gone, version=2)))
+    await stores.turns.erase(tenant, conversation=conversation)
+    assert await stores.live_turns.given_up([plain.id, other.id, gone.id]) == {}
+    assert await _stale(stores.live_turns.revive(tenant, replace(other, version=2)))
+
+
+async def test_a_turn_too_large_to_be_kept_with_its_end_ends_all_the_same(stores: Stores, tenant: str) -> None:
+    turn = _turn(tenant, state=b"x" * (9 * 1024 * 1024))
+    await stores.live_turns.insert(tenant, turn)
+    long = replace(_given_up(tenant, turn), answer=AssistantMessage(text="y" * (9 * 1024 * 1024)))
+    await stores.live_turns.finish(tenant, long, version=1, before=turn)
+    found = await stores.live_turns.get(tenant, turn.id)
+    assert isinstance(found, TurnRecord)
+    assert found.status == "failed"

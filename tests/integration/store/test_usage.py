@@ -352,3 +352,35 @@ async def test_usage_is_kept_as_long_as_the_audit(database: Database, tenant: st
         pass
     kept = await database.run(database.collection("usage").find_one({"tenant": tenant}))
     assert kept["kept_until"] - kept["hour"] == timedelta(days=500)
+
+
+async def test_what_a_turn_cost_before_it_was_requeued_counts_once(backend: Backend, tenant: str) -> None:
+    live_turns = backend.stores.live_turns
+    before = _live(tenant, "again")
+    await live_turns.insert(tenant, before)
+    failed = _record(tenant, "again", mode="durable", status="failed", served_by="m", usage=before.usage)
+    await live_turns.finish(tenant, failed, version=1, before=before)
+    assert await _counted(backend, tenant) == [UsageRow(name="m", failed=1, input_tokens=7)]
+    await live_turns.revive(tenant, replace(before, version=2, billed=before.usage))
+    assert await _counted(backend, tenant) == [UsageRow(name="m", failed=1, input_tokens=7)]
+    ended = _record(tenant, "again", mode="durable", billed=before.usage)
+    await live_turns.finish(tenant, ended, version=2)
+    assert await live_turns.get(tenant, before.id) == ended
+    both = [_row("m", 1, failed=1, completed=1)]
+    assert await _counted(backend, tenant) == both
+    await backend.stores.turns.erase(tenant, conversation=before.conversation)
+    assert await _counted(backend, tenant) == both
+
+
+async def test_a_requeued_turn_that_is_erased_while_it_runs_is_not_counted_twice(backend: Backend, tenant: str) -> None:
+    live_turns = backend.stores.live_turns
+    before = _live(tenant, "again")
+    await live_turns.insert(tenant, before)
+    failed = _record(tenant, "again", mode="durable", status="failed", served_by="m", usage=before.usage)
+    await live_turns.finish(tenant, failed, version=1, before=before)
+    assert await _counted(backend, tenant) == [UsageRow(name="m", failed=1, input_tokens=7)]
+    more = replace(before.usage, input_tokens=9, output_tokens=2)
+    await live_turns.revive(tenant, replace(before, version=2, usage=more, billed=before.usage))
+    await backend.stores.turns.erase(tenant, conversation=before.conversation)
+    counted = await _counted(backend, tenant)
+    assert counted == [UsageRow(name="m", failed=1, cancelled=1, input_tokens=9, output_tokens=2)]

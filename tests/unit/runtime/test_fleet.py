@@ -1,12 +1,14 @@
 """What a replica knows of the others: who is there, how long work will wait, which upstreams are well."""
 
 import itertools
+import math
 
 import pytest
 
 from kitemesh_contracts.beats import BEAT_EVERY_S, Beat, Health, Queue
 from kitemesh_contracts.codec import encode
 from kitemesh_contracts.topology import MODEL
+from kitemesh_runtime import metrics
 from kitemesh_runtime.fleet import RETRY_MOST_S, SILENCE_S, Backlog, Fleet, wait_s
 
 
@@ -77,6 +79,32 @@ def test_what_waits_over_what_all_replicas_finish_is_how_long_it_will_take() -> 
     assert ears.fleet.retry_after_s(MODEL, "p") == pytest.approx(20)
 
 
+def test_how_fast_a_pool_is_emptied_is_shown_beside_how_long_it_waits_until_nobody_can_tell() -> None:
+    def shown(name: str) -> float | None:
+        return metrics.REGISTRY.get_sample_value(f"kitemesh_{name}", {"stream": MODEL, "pool": "p"})
+
+    ears = Ears()
+    run_for(ears, beats=8, per_beat=10, waiting=200)
+    assert shown("queue_drain_rate") == pytest.approx(10)
+    assert shown("predicted_wait_seconds") == pytest.approx(20)
+    # Somebody is heard, but nobody who works.
+    for _ in range(4):
+        ears.clock.now += BEAT_EVERY_S
+        ears.hear("g", service="gateway")
+    assert math.isnan(shown("queue_drain_rate") or 0)
+
+
+def test_who_hears_nobody_shows_no_old_wait_to_autoscalers_and_alerts() -> None:
+    ears = Ears()
+    run_for(ears, beats=8, per_beat=10, waiting=200)
+    labels = {"stream": MODEL, "pool": "p"}
+    names = ("kitemesh_predicted_wait_seconds", "kitemesh_queue_waiting", "kitemesh_queue_drain_rate")
+    assert all((metrics.REGISTRY.get_sample_value(name, labels) or 0) > 0 for name in names)
+    # Cut off from the bus: nobody comes who would have it look again.
+    ears.clock.now += 2 * SILENCE_S
+    assert all(math.isnan(metrics.REGISTRY.get_sample_value(name, labels) or 0) for name in names)
+
+
 def test_nothing_is_known_before_anybody_spoke_nor_once_nobody_speaks_any_more() -> None:
     ears = Ears()
     assert (ears.wait(), ears.fleet.retry_after_s(MODEL, "p", 7)) == (None, 7)
@@ -86,12 +114,22 @@ def test_nothing_is_known_before_anybody_spoke_nor_once_nobody_speaks_any_more()
     assert ears.wait() is None
 
 
-def test_with_a_free_slot_nothing_waits_whatever_is_on_its_way() -> None:
+def test_with_a_free_slot_for_each_nothing_waits_whatever_is_on_its_way() -> None:
     ears = Ears()
-    run_for(ears, beats=3, per_beat=1, waiting=50)
+    run_for(ears, beats=3, per_beat=1, waiting=3)
     ears.clock.now += 1
-    ears.hear("c", queue(50, 0), load=3)
+    ears.hear("c", queue(3, 0), load=1)
     assert ears.wait() == 0
+
+
+@pytest.mark.requirement("pressure:predicted-wait")
+def test_a_slot_that_is_free_between_two_jobs_does_not_hide_what_waits() -> None:
+    ears = Ears()
+    for n in range(8):
+        for replica in ("a", "b"):
+            ears.hear(replica, queue(201, n * 10), load=3 if replica == "b" else 4)
+        ears.clock.now += BEAT_EVERY_S
+    assert ears.wait() == pytest.approx(20)
 
 
 def test_of_what_is_saturated_and_has_finished_nothing_yet_one_can_only_tell_later() -> None:
@@ -125,6 +163,7 @@ def test_a_long_batch_queue_does_not_make_an_interactive_request_wait() -> None:
         ears.clock.now += BEAT_EVERY_S
     assert ears.wait() == 0
     assert ears.wait(priority="batch") == pytest.approx(1000)
+    assert metrics.REGISTRY.get_sample_value("kitemesh_predicted_wait_seconds", {"stream": MODEL, "pool": "p"}) == 0
     ears.hear("a", queue(8, 0), queue(10_000, 120, "batch"))
     ears.clock.now += BEAT_EVERY_S
     # None was done yet, but eight of nine will be.
@@ -132,7 +171,7 @@ def test_a_long_batch_queue_does_not_make_an_interactive_request_wait() -> None:
 
 
 def test_a_lane_without_a_queue_does_not_wait_for_another_s() -> None:
-    backlogs = {"interactive": Backlog(1001, (1000, 0, 1, 0), rate=10, watched_s=10, free=False)}
+    backlogs = {"interactive": Backlog(1001, (1000, 0, 1, 0), rate=10, watched_s=10, free=0)}
     assert wait_s(backlogs, "interactive", None) == pytest.approx(100.1)
     assert wait_s(backlogs, "interactive", 0) == pytest.approx(100.1)
     assert wait_s(backlogs, "interactive", 1) == 0

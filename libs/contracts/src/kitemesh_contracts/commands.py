@@ -201,6 +201,8 @@ class CancelTurn(Struct, frozen=True, kw_only=True, tag="turn.cancel", omit_defa
         conversation: Where the turn may still be waiting; `None` when it began the conversation or keeps none.
         disconnect: The client is gone, which stops jobs of mode `classic` only.
         models: Asked of a gateway: what the key that asks may name; `None` is every model.
+        ended: Nobody asked for it: a stored turn has ended. It stops what is in hand and is not remembered, for the
+            turn may be requeued.
 
     """
 
@@ -210,6 +212,7 @@ class CancelTurn(Struct, frozen=True, kw_only=True, tag="turn.cancel", omit_defa
     conversation: str | None = None
     disconnect: bool = False
     models: tuple[str, ...] | None = None
+    ended: bool = False
 
 
 class Parcel(Struct, frozen=True, kw_only=True, tag="parcel"):

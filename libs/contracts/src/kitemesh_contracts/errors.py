@@ -67,6 +67,8 @@ class ErrorCode(StrEnum):
     KNOWLEDGE_UNKNOWN = "knowledge.unknown"
     KEY_UNKNOWN = "key.unknown"
     TENANT_UNKNOWN = "tenant.unknown"
+    DEAD_UNKNOWN = "dead.unknown"
+    DEAD_REFUSED = "dead.refused"
     TURN_BUDGET = "turn.budget"
     TURN_CANCELLED = "turn.cancelled"
     TURN_TIMEOUT = "turn.timeout"
@@ -135,6 +137,8 @@ MEANINGS: Final[dict[ErrorCode, Meaning]] = {
     ErrorCode.KNOWLEDGE_UNKNOWN: Meaning(404, "refused"),
     ErrorCode.KEY_UNKNOWN: Meaning(404, "refused"),
     ErrorCode.TENANT_UNKNOWN: Meaning(404, "refused"),
+    ErrorCode.DEAD_UNKNOWN: Meaning(404, "refused"),
+    ErrorCode.DEAD_REFUSED: Meaning(409, "refused"),
     ErrorCode.TURN_BUDGET: Meaning(502, "failed"),
     ErrorCode.TURN_CANCELLED: Meaning(409, "cancelled"),
     ErrorCode.TURN_TIMEOUT: Meaning(504, "failed"),

@@ -79,6 +79,16 @@ def _looks(*streams: str) -> tuple[str, ...]:
     return tuple(f"{_API}.STREAM.INFO.{stream}" for stream in streams)
 
 
+def _measures(*streams: str) -> tuple[str, ...]:
+    """List what it takes to see how much the queues of streams hold."""
+    return tuple(f"{_API}.CONSUMER.LIST.{stream}" for stream in streams)
+
+
+def _counts(*streams: str) -> tuple[str, ...]:
+    """List what it takes to see how much waits for whom; it tells nothing of what is in it."""
+    return tuple(f"{_API}.CONSUMER.INFO.{stream}.*" for stream in streams)
+
+
 def _buries(*streams: str) -> tuple[str, ...]:
     """List what it takes to move what nobody could handle."""
     return tuple(f"{_API}.STREAM.MSG.{verb}.{stream}" for verb in ("GET", "DELETE") for stream in streams)
@@ -111,7 +121,10 @@ _GATEWAY: Final = BusRights(
         ASK_CANCEL_ALL,
         f"{inbox_prefix('orchestrator')}.{ANSWERS}.>",
         *_direct(OUT, FEED),
-        *_looks(*_WORK),
+        *_looks(*_WORK, DEAD),
+        *_counts(*_WORK),
+        # Of what was given up, references are all that is kept.
+        *_buries(DEAD),
     ),
     subscribe=(
         f"{ROOT}.live.>",
@@ -137,7 +150,9 @@ _ORCHESTRATOR: Final = BusRights(
         CANCEL_ALL,
         ASK_CANCEL_ALL,
         *_takes_all(TURN, CONTROL, EVENT, TIMER, DEAD),
-        *_looks(*_WORK),
+        *_looks(*_WORK, DEAD),
+        *_measures(*_WORK, TIMER, DEAD),
+        topology.ACCOUNT_STATISTICS,
         *_buries(*_WORK),
         *_restores(*_IN_MEMORY),
     ),

@@ -191,6 +191,14 @@ def dead(stream: str, turn: str) -> str:
     return _join("dead", stream, turn)
 
 
+DEAD_ALL: Final = f"{ROOT}.dead.>"
+
+
+def dead_of(stream: str) -> str:
+    """Wildcard over the references of dead letters of a stream."""
+    return _join("dead", stream) + ".*"
+
+
 class LiveAddress(NamedTuple):
     """What a live subject says."""
 

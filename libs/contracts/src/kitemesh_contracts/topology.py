@@ -31,6 +31,7 @@ _DAY_S: Final = 24 * _HOUR_S
 JOB_MAX_AGE_S: Final = _HOUR_S
 FEED_MAX_AGE_S: Final = 900.0
 _MIB: Final = 1024 * 1024
+OUT_MAX_BYTES: Final = 256 * _MIB
 
 TURN: Final = "KM_TURN"
 CONTROL: Final = "KM_CONTROL"
@@ -44,6 +45,9 @@ DEAD: Final = "KM_DEAD"
 
 ADVISORY_MAX_DELIVERIES: Final = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 ADVISORY_TERMINATED: Final = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
+ADVISORY_ALL: Final = "$JS.EVENT.ADVISORY.>"
+ACCOUNT_STATISTICS: Final = "$SYS.REQ.ACCOUNT.PING.STATZ"
+"""Asks the servers what they count of one's own account; every one of them answers, the nearest first."""
 
 
 class ConsumerSpec(NamedTuple):
@@ -102,6 +106,14 @@ def lane_consumer(pool: str, priority: str, lane: int) -> str:
     return f"{pool}-{priority}-{lane}"
 
 
+def pool_of(stream: str, consumer: str) -> str | None:
+    """Return whose pool a stream's consumer is: empty where there are none, `None` for one that is not ours."""
+    if stream not in (MODEL, TOOL):
+        return ""
+    pool, *rest = consumer.rsplit("-", 2)
+    return pool if len(rest) == 2 and rest[0] in PRIORITIES and rest[1].isdecimal() else None  # noqa: PLR2004  and lane
+
+
 class Lane(NamedTuple):
     """A consumer that shares its workers with others.
 
@@ -151,7 +163,7 @@ def topology(
     tool_pools: Sequence[Pool] = (Pool("default"),),
     *,
     turn_queue_max: int = 10_000,
-    out_max_bytes: int = 256 * _MIB,
+    out_max_bytes: int = OUT_MAX_BYTES,
     feed_max_bytes: int = 32 * _MIB,
 ) -> tuple[StreamSpec, ...]:
     """List every stream with its consumers.

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct
+from nats.errors import Error
 
 from kitemesh_contracts import headers
 from kitemesh_contracts.errors import Bug, ErrorCode, Unavailable
@@ -30,6 +31,8 @@ from kitemesh_runtime.wire_nats import check_subject, pub
 CONNECT_S: Final = 10.0
 STOP_S: Final = 1.0
 WAITING_S: Final = 1.0
+_NO_STREAM: Final = "KM_NONE"
+"""What no stream is called."""
 
 
 class _State(Struct, frozen=True, kw_only=True):
@@ -232,6 +235,41 @@ class NatsBus:
             raise Unavailable(ErrorCode.BUS_DOWN, exc.message) from exc
         return found.num_pending
 
+    async def may_ask(self, subject: str, *, timeout_s: float) -> bool:
+        """Tell whether the server lets this user ask something that changes nothing; whatever the answer is.
+
+        Raises:
+            Unavailable: Disconnected.
+
+        """
+        try:
+            await self._calls.ask(subject, b"", timeout_s=timeout_s)
+        except Bug:
+            return False
+        except Unavailable:
+            if not self.connected:
+                raise
+        return True
+
+    async def may_store(self, subject: str, *, timeout_s: float) -> bool:
+        """Tell whether the server lets this user publish to a stream's subject.
+
+        Nothing is stored, because the message is for another stream than the one that gets it.
+
+        Raises:
+            Unavailable: Disconnected.
+
+        """
+        more = f"{headers.EXPECTED_STREAM}: {_NO_STREAM}\r\n"
+        try:
+            await self._calls.publish(subject, b"", msg_id=_NO_STREAM, timeout_s=timeout_s, more=more)
+        except Bug:
+            return False
+        except Unavailable:
+            if not self.connected:
+                raise
+        return True
+
     async def barrier(self, *, timeout_s: float = 2.5) -> None:
         """Return once the server has processed everything sent before, subscriptions included."""
         await self._calls.echo(timeout_s=timeout_s)
@@ -306,7 +344,10 @@ async def open_bus(
     if opening.cancelled():
         why = f" ({client.last_error})" if client.last_error else ""
         raise Unavailable(ErrorCode.BUS_DOWN, f"The message bus cannot be reached{why}.")
-    await opening
+    try:
+        await opening
+    except Error as exc:
+        raise Unavailable(ErrorCode.BUS_DOWN, f"The message bus cannot be reached ({exc}).") from exc
     bus = NatsBus(client, inbox_prefix=inbox_prefix, pull_heartbeat_s=pull_heartbeat_s)
     try:
         yield bus

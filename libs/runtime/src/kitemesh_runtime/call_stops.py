@@ -12,18 +12,19 @@ from kitemesh_runtime.catalog_tools import Tool
 from kitemesh_runtime.execution_stores import Ledger, LedgerRow, LiveTurn
 
 
-async def stop_calls(ledger: Ledger, turn: LiveTurn, tools: Mapping[str, Tool]) -> list[LedgerRow]:
+async def stop_calls(ledger: Ledger, turn: LiveTurn, tools: Mapping[str, Tool], *, by: str = "") -> list[LedgerRow]:
     """Win the calls that have not begun; return the row of each call: `cancelled`, or else it had begun.
 
     Args:
         ledger: Of the calls.
         turn: As it was when it was marked.
         tools: The catalog's.
+        by: Stands in the rows of calls that are won; empty for what nobody else has.
 
     """
     names = {call.id: call.name for step in turn.steps for call in step.calls}
     outstanding = [call for job in turn.jobs if job.kind == "tool" for call in job.calls]
-    by = secrets.token_hex(16)
+    by = by or secrets.token_hex(16)
     rows = (_row(turn, call, names.get(call, ""), tools, by) for call in outstanding)
     return await asyncio.gather(*(ledger.dispatch(turn.tenant, row) for row in rows))
 

@@ -1,7 +1,7 @@
 """Who was cancelled: a minute's memory, so that work which arrives after its cancel is refused as well.
 
 A cancel is a broadcast and is repeated; the listener hears of each turn once, and again when it says more than that the
-client is gone.
+client is gone. What ended by itself is stopped, each time, and not remembered.
 """
 
 from collections.abc import Callable
@@ -55,6 +55,10 @@ class Cancels:
             cancel = codec.decode(codec.CANCEL, payload)
         except ContractViolation as exc:
             log.warning("cancel.refused", reason=exc.message)
+            return
+        if cancel.ended:
+            if self._listener is not None:
+                self._listener(cancel)
             return
         now = self._clock.monotonic()
         known = self._heard.pop(cancel.turn, None)

@@ -185,6 +185,17 @@ def take(turn: str, start: bytes, max_waiting: int) -> Pipeline:
     ]
 
 
+def untouched_since(turn: str, ordinal: int) -> Document:
+    """Match a conversation whose latest turn it is, and in which nobody waits."""
+    return {"turns": ordinal, "waiting": [], "active": {"$in": [None, turn]}}
+
+
+def retake(turn: str) -> Pipeline:
+    """Lock a conversation for a turn that had it before, under the number that it had."""
+    started = {"active_started": True, "active_start": None, "active_tries": 0}
+    return [_merge({**started, "active": {"$literal": turn}, "active_until": _UNTIL, "updated_at": "$$NOW"})]
+
+
 def hand_over() -> Pipeline:
     """Unlock, or promote the first who waits."""
     return [_merge(_UNLOCK_OR_PROMOTE)]

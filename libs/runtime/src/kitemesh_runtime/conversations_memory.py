@@ -114,6 +114,15 @@ class MemoryConversations:
         kept.agent = kept.agent or agent
         return self._hand_over(conversation, kept)
 
+    async def retake(self, tenant: str, conversation: str, turn: str, *, ordinal: int) -> bool:
+        """Give the lock back to a turn that had it, if no turn came after it; tell whether it has it."""
+        kept = self._find(tenant, conversation)
+        if kept is None or kept.turns != ordinal or kept.waiting or kept.active not in {None, turn}:
+            return False
+        self._lock(kept, turn)
+        kept.turns = ordinal
+        return True
+
     async def extend(
         self, tenant: str, conversation: str, turn: str, *, for_s: float | None = None, until_s: float | None = None
     ) -> None:

@@ -88,6 +88,11 @@ class MongoConversations:
             return await self._hand_over(tenant, conversation, turn, agent)
         return None
 
+    async def retake(self, tenant: str, conversation: str, turn: str, *, ordinal: int) -> bool:
+        """Give the lock back to a turn that had it, if no turn came after it; tell whether it has it."""
+        match = {**lists.is_kept(tenant, conversation), **updates.untouched_since(turn, ordinal)}
+        return await self._change(tenant, match, updates.retake(turn), {"active": 1}) is not None
+
     async def extend(
         self, tenant: str, conversation: str, turn: str, *, for_s: float | None = None, until_s: float | None = None
     ) -> None:

@@ -31,6 +31,10 @@ FAIL_TRIES: Final = 5
 FailTurn = Callable[[str, str, bytes, str], Awaitable[None]]
 """Takes stream, subject, data (empty when the message is gone) and reason; may be called again for the same message."""
 
+for _stream in WORK_STREAMS:
+    for _how in ("terminated", "exhausted"):
+        DEAD_LETTERS.labels(_stream, _how)
+
 log = structlog.get_logger()
 
 

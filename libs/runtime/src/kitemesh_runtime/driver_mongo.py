@@ -1,7 +1,8 @@
 """The one place that opens a MongoDB client, on Motor or on pymongo's own asyncio client.
 
 What differs between the two stays here; adapters see one `Database`. It bounds every call in time, translates what
-the driver raises, and tells a `Dependency` what the last real call found. It knows no collection and no document.
+the driver raises, measures it, and tells a `Dependency` what the last real call found. It knows no collection and no
+document.
 """
 
 import asyncio
@@ -13,8 +14,10 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from kitemesh_contracts.errors import KitemeshError, Unavailable
+from kitemesh_contracts.errors import ErrorCode, KitemeshError, Unavailable
+from kitemesh_runtime.call_kinds_mongo import Marked, Marking, kind_of
 from kitemesh_runtime.errors_mongo import DRIVER_ERRORS, UNENCODABLE, translate, translate_group
+from kitemesh_runtime.metrics import STORE_DURATION
 
 T = TypeVar("T")
 
@@ -22,6 +25,8 @@ Driver = Literal["motor", "pymongo"]
 
 SLACK_S: Final = 0.3
 """Past the driver's own time-out a call gets this much: Motor counts from when a thread is free."""
+
+_OBSERVE: Final = {kind: STORE_DURATION.labels(kind).observe for kind in ("read", "write", "group", "command")}
 
 
 class Dependency(Protocol):
@@ -50,17 +55,17 @@ class Database:
 
     def collection(self, name: str) -> Any:
         """Return a collection; both drivers agree on every method that an adapter uses."""
-        return self._raw[name]
+        return Marking(self._raw[name])
 
     def bucket(self, name: str) -> Any:
         """Return a GridFS bucket."""
         if self._driver == "motor":
             from motor.motor_asyncio import AsyncIOMotorGridFSBucket  # noqa: PLC0415  see `_open`
 
-            return AsyncIOMotorGridFSBucket(self._raw, bucket_name=name)
+            return Marking(AsyncIOMotorGridFSBucket(self._raw, bucket_name=name))
         from gridfs.asynchronous import AsyncGridFSBucket  # noqa: PLC0415  only this driver needs it
 
-        return AsyncGridFSBucket(self._raw, bucket_name=name)
+        return Marking(AsyncGridFSBucket(self._raw, bucket_name=name))
 
     async def run(self, call: Awaitable[T]) -> T:
         """Await one driver call.
@@ -78,6 +83,8 @@ class Database:
                 result = await call
         except DRIVER_ERRORS as exc:
             raise self._translated(exc, began_s) from exc
+        finally:
+            _OBSERVE[kind_of(call)](time.monotonic() - began_s)
         self._mark_up()
         return result
 
@@ -120,12 +127,14 @@ class Database:
             return await self._write_singly(collection, operations)
         except DRIVER_ERRORS as exc:
             raise self._translated(exc, began_s) from exc
+        finally:
+            _OBSERVE["group"](time.monotonic() - began_s)
         self._mark_up()
         return {}
 
     async def command(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         """Run a database command."""
-        answer: Mapping[str, Any] = await self.run(self._raw.command(command))
+        answer: Mapping[str, Any] = await self.run(Marked(self._raw.command(command), "command"))
         return answer
 
     async def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -193,6 +202,9 @@ async def open_database(
         select_timeout_s: For finding a server that takes writes.
         max_connections: Also the number of Motor's threads, unless `MOTOR_MAX_WORKERS` is set.
 
+    Raises:
+        Unavailable: The URL cannot be used.
+
     """
     options: dict[str, Any] = {
         "appname": "kitemesh",
@@ -207,13 +219,23 @@ async def open_database(
         "retryWrites": True,
         "retryReads": True,
     }
-    client = _open(url, driver, options, max_connections)
+    try:
+        client = _open(url, driver, options, max_connections)
+    except (*DRIVER_ERRORS, ValueError, OSError) as exc:
+        # Not in the driver's words, in which options of the URL may stand.
+        raise Unavailable(ErrorCode.STORE_DOWN, f"The store's URL cannot be used: {_unusable(exc)}") from exc
     try:
         yield Database(client[name], driver, dependency, timeout_s)
     finally:
         closing = client.close()
         if closing is not None:
             await closing
+
+
+def _unusable(exc: Exception) -> str:
+    if isinstance(exc, OSError) and exc.strerror:
+        return f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror
+    return type(exc).__name__
 
 
 def _open(url: str, driver: Driver, options: Mapping[str, Any], threads: int) -> Any:

@@ -4,7 +4,7 @@ The rules of `stores` apply. A save is one compare-and-set on `version`; whoever
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -54,6 +54,9 @@ class LiveTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
             of its start (`StartTurn`).
         dialect: As `StartTurn` has it, and so `include_usage`, `message`, `row` and `details`.
         input: What the request brought, where a conversation is kept: it is shown before the turn has ended.
+        spared: Attempts of its current step that do not count, and whose time does not: the turn was given up with
+            them, and requeued. 0 once that is in its state.
+        billed: The part of `usage` that was counted when the turn was given up.
         updated_at_s: Of the last write, epoch seconds of the database's clock; set by the store.
 
     """
@@ -85,6 +88,21 @@ class LiveTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     row: int = 0
     details: str = ""
     input: tuple[Message, ...] = ()
+    spared: int = 0
+    billed: Usage = Usage()
+
+
+class GivenUp(NamedTuple):
+    """A turn as an operator sees it.
+
+    Attributes:
+        turn: As it is stored.
+        before: What it was when it was given up; `None` when it was not, or goes on since.
+
+    """
+
+    turn: LiveTurn | TurnRecord
+    before: LiveTurn | None = None
 
 
 class LiveTurns(Protocol):
@@ -155,11 +173,34 @@ class LiveTurns(Protocol):
 
         """
 
-    async def finish(self, tenant: str, record: TurnRecord, *, version: int) -> None:
+    async def finish(self, tenant: str, record: TurnRecord, *, version: int, before: LiveTurn | None = None) -> None:
         """Replace the live turn of that version by the record of its end; grouped.
+
+        Args:
+            tenant: Whose it is.
+            record: Its end.
+            version: That it has.
+            before: The turn as it was, kept with its end for `revive`; not if both are too large for one document.
 
         Raises:
             Conflict: The stored version is another, or the turn has ended (`store.stale`).
+
+        """
+
+    async def given_up(self, turns: Sequence[str], *, is_whole: bool = True) -> dict[str, GivenUp]:
+        """Return turns of whatever tenant, by id, with what they were; for an operator.
+
+        Args:
+            turns: Their ids.
+            is_whole: `False`: what they said and did may be left out, for a list of many.
+
+        """
+
+    async def revive(self, tenant: str, turn: LiveTurn) -> None:
+        """Replace the end of a turn that was given up at the version before `turn.version`; due at the next sweep.
+
+        Raises:
+            Conflict: It is live again, or was never given up so (`store.stale`).
 
         """
 
@@ -318,9 +359,15 @@ class Holds(Protocol):
     async def count_open(self) -> int:
         """Count open holds of all tenants, up to a bound; for a gauge."""
 
+    async def oldest_open_s(self) -> float:
+        """Return the age of the oldest open hold of all tenants by the database's clock; 0 without one."""
+
     async def erase(self, tenant: str, *, conversation: str | None = None, turns: Sequence[str] = ()) -> None:
         """Empty the holds of a conversation, and of turns; nothing is written to them for an hour, then they go."""
 
+
+GIVEN_UP: Final = "given-up"
+"""Stands as `by` in the rows of calls that had not begun when their turn was given up."""
 
 LedgerState = Literal["dispatched", "finished", "unknown", "cancelled"]
 
@@ -382,6 +429,9 @@ class Ledger(Protocol):
 
     async def give_up(self, tenant: str, row: LedgerRow) -> LedgerRow:
         """Make a `dispatched` row, as it was seen, `unknown`; return what is stored."""
+
+    async def reopen(self, tenant: str, call: str) -> None:
+        """Remove a row that is `cancelled` by `GIVEN_UP`, so that the call may begin; any other stays."""
 
     async def unknown(self, tenant: str, *, limit: int = 100) -> list[LedgerRow]:
         """Return calls whose outcome is unknown, newest first."""

@@ -14,12 +14,14 @@ import structlog
 from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.beats import BEAT_EVERY_S, Beat, Health
 from kitemesh_contracts.errors import ContractViolation
-from kitemesh_contracts.topology import WEIGHTS
+from kitemesh_contracts.topology import PRIORITIES, WEIGHTS
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.metrics import PREDICTED_WAIT, QUEUE_WAITING
+from kitemesh_runtime.metrics import DRAIN_RATE, PREDICTED_WAIT, QUEUE_WAITING
 
 SILENCE_S: Final = 3 * BEAT_EVERY_S
+MISSED_S: Final = 60.0
+"""How long a replica that fell silent is still told of; whether it stopped or died cannot be heard."""
 WINDOW_S: Final = 10.0
 RETRY_LEAST_S: Final = 1.0
 RETRY_MOST_S: Final = 60.0
@@ -35,15 +37,16 @@ _Name = tuple[str, str, str]
 class _Replica:
     """What a replica said last, and how its counts grew."""
 
-    __slots__ = ("beat", "done", "heard_s")
+    __slots__ = ("beat", "done", "heard_s", "skew_ms")
 
     def __init__(self, beat: Beat) -> None:
         self.beat = beat
         self.heard_s = 0.0
+        self.skew_ms: int | None = None
         self.done: dict[_Name, deque[tuple[float, int]]] = {}
 
     def hear(self, beat: Beat, now_s: float) -> None:
-        was_idle = self.beat.load < self.beat.slots
+        was_idle = self.beat.load < self.beat.slots and not any(queue.waiting for queue in self.beat.queues)
         self.beat, self.heard_s = beat, now_s
         for queue in beat.queues:
             samples = self.done.setdefault((queue.stream, queue.pool, queue.priority), deque(maxlen=_SAMPLES))
@@ -56,9 +59,24 @@ class _Replica:
             samples.append((now_s, queue.done))
 
     @property
-    def is_free(self) -> bool:
-        """Whether it would take up at once what comes to its only stream."""
-        return self.beat.load < self.beat.slots and len({queue.stream for queue in self.beat.queues}) == 1
+    def free(self) -> int:
+        """How much it would take up at once of what comes to its only stream."""
+        is_only = len({queue.stream for queue in self.beat.queues}) == 1
+        return max(0, self.beat.slots - self.beat.load) if is_only else 0
+
+
+class Seen(NamedTuple):
+    """A replica as it was heard last.
+
+    Attributes:
+        silent_s: For how long it has not been heard.
+        skew_ms: How far its clock is ahead of this one, less what its word took to come; `None` if it did not say.
+
+    """
+
+    beat: Beat
+    silent_s: float
+    skew_ms: int | None
 
 
 class Backlog(NamedTuple):
@@ -69,7 +87,7 @@ class Backlog(NamedTuple):
         lanes: The same, lane by lane; empty where there is one.
         rate: How many all replicas finish a second.
         watched_s: For how long that was measured.
-        free: Some replica has a free slot.
+        free: Free slots of all replicas. While much waits there are some, too, between one job and the next.
 
     """
 
@@ -77,10 +95,17 @@ class Backlog(NamedTuple):
     lanes: tuple[int, ...]
     rate: float
     watched_s: float
-    free: bool
+    free: int
 
 
-_NOTHING: Final = Backlog(0, (), 0.0, 0.0, free=False)
+class _Figures(NamedTuple):
+    waiting: float
+    predicted_s: float
+    rate: float
+
+
+_UNKNOWN: Final = _Figures(math.nan, math.nan, math.nan)
+_NOTHING: Final = Backlog(0, (), 0.0, 0.0, free=0)
 
 
 def wait_s(backlogs: dict[str, Backlog], priority: str, lane: int | None) -> float | None:
@@ -105,7 +130,8 @@ def wait_s(backlogs: dict[str, Backlog], priority: str, lane: int | None) -> flo
     if lane is not None and own.lanes:
         busy = sum(each > 0 for each in own.lanes)
         waiting = min(waiting, own.lanes[lane] * busy) if lane < len(own.lanes) else 0
-    if waiting <= 0 or own.free:
+    waiting -= own.free
+    if waiting <= 0:
         return 0.0
     wanting = [name for name, each in backlogs.items() if name == priority or each.waiting]
     share = WEIGHTS.get(priority, 1) / sum(WEIGHTS.get(name, 1) for name in wanting)
@@ -123,10 +149,13 @@ class Fleet:
     def __init__(self, clock: Clock) -> None:
         self._clock: Final = clock
         self._replicas: dict[str, _Replica] = {}
+        self._missed: dict[str, _Replica] = {}
         self._heard_s = clock.monotonic()
         self._backlogs: dict[tuple[str, str], dict[str, Backlog]] = {}
         self._looked_s = -_LOOK_S
         self._is_news = False
+        self._figures: dict[tuple[str, str], _Figures] = {}
+        self._shown: set[tuple[str, str]] = set()
 
     async def listen(self, bus: Bus) -> None:
         """Follow the signs of life; the answers are known from then on, at most two seconds later."""
@@ -140,10 +169,25 @@ class Fleet:
         """Return what each replica said last."""
         return [each.beat for each in self._replicas.values()]
 
+    def seen(self) -> list[Seen]:
+        """Return every replica, also those that fell silent within the last minute, by service and name."""
+        now_s = self._clock.monotonic()
+        self._look()
+        self._forget(now_s)
+        found = (*self._replicas.values(), *self._missed.values())
+        return sorted(
+            (Seen(each.beat, max(0.0, now_s - each.heard_s), each.skew_ms) for each in found),
+            key=lambda each: (each.beat.service, each.beat.replica),
+        )
+
+    def backlogs(self) -> dict[tuple[str, str], dict[str, Backlog]]:
+        """Return what waits, by stream and pool and then by priority; nothing when nobody was heard of late."""
+        return {} if self._clock.monotonic() - self._heard_s > SILENCE_S else self._look()
+
     def predicted_wait_s(
         self, stream: str, pool: str = "", *, priority: str = "interactive", lane: int | None = None
     ) -> float | None:
-        """Return how long what is published now will wait; 0 when slots are free, `None` when nobody knows."""
+        """Return how long what is published now will wait; `None` when nobody knows."""
         if self._clock.monotonic() - self._heard_s > SILENCE_S:
             return None
         backlogs = self._look().get((stream, pool))
@@ -189,9 +233,15 @@ class Fleet:
             for each in self._replicas.values():
                 each.heard_s = now_s
         self._heard_s = now_s
-        self._replicas.setdefault(beat.replica, _Replica(beat)).hear(beat, now_s)
+        self._missed.pop(beat.replica, None)
+        replica = self._replicas.setdefault(beat.replica, _Replica(beat))
+        replica.hear(beat, now_s)
+        replica.skew_ms = beat.now_ms - self._clock.now_ms() if beat.now_ms else None
         self._is_news = True
         self._look()
+
+    def _forget(self, now_s: float) -> None:
+        self._missed = {name: each for name, each in self._missed.items() if now_s - each.heard_s <= MISSED_S}
 
     def _look(self) -> dict[tuple[str, str], dict[str, Backlog]]:
         """Return what waits where, reckoned again when there is news, though not for each."""
@@ -200,17 +250,35 @@ class Fleet:
             self._is_news, self._looked_s = False, now_s
             for name, replica in tuple(self._replicas.items()):
                 if self._heard_s - replica.heard_s > SILENCE_S:
-                    del self._replicas[name]
-            before, self._backlogs = self._backlogs, _backlogs(self._replicas.values())
-            _show(self._backlogs, before)
+                    self._missed[name] = self._replicas.pop(name)
+                    # Not only when somebody asks: names of replicas come and go for as long as this process runs.
+                    self._forget(now_s)
+            self._backlogs = _backlogs(self._replicas.values())
+            self._show()
         return self._backlogs
+
+    def _show(self) -> None:
+        self._figures = {name: _figures(of_pool) for name, of_pool in self._backlogs.items()}
+        for name in self._figures.keys() - self._shown:
+            self._shown.add(name)
+            self._show_one(*name)
+
+    def _show_one(self, stream: str, pool: str) -> None:
+        def figures() -> _Figures:
+            # When the gauges are read: nobody comes to change them once nobody is heard any more.
+            is_cut_off = self._clock.monotonic() - self._heard_s > SILENCE_S
+            return _UNKNOWN if is_cut_off else self._figures.get((stream, pool), _UNKNOWN)
+
+        QUEUE_WAITING.labels(stream, pool).set_function(lambda: figures().waiting)
+        PREDICTED_WAIT.labels(stream, pool).set_function(lambda: figures().predicted_s)
+        DRAIN_RATE.labels(stream, pool).set_function(lambda: figures().rate)
 
 
 def _backlogs(replicas: Iterable[_Replica]) -> dict[tuple[str, str], dict[str, Backlog]]:
     """Put together what the replicas said, those that spoke last last."""
     found: dict[tuple[str, str], dict[str, Backlog]] = {}
     for replica in sorted(replicas, key=lambda each: each.heard_s):
-        free = replica.is_free
+        free = replica.free
         for queue in replica.beat.queues:
             samples = replica.done[queue.stream, queue.pool, queue.priority]
             # No replica speaks more often: signs that were read late, together, were not given together.
@@ -219,21 +287,14 @@ def _backlogs(replicas: Iterable[_Replica]) -> dict[tuple[str, str], dict[str, B
             before = of_pool.get(queue.priority, _NOTHING)
             rate = before.rate + ((samples[-1][1] - samples[0][1]) / span_s if span_s else 0.0)
             of_pool[queue.priority] = Backlog(
-                queue.waiting, queue.lanes, rate, max(before.watched_s, span_s), free or before.free
+                queue.waiting, queue.lanes, rate, max(before.watched_s, span_s), free + before.free
             )
     return found
 
 
-def _show(backlogs: dict[tuple[str, str], dict[str, Backlog]], before: Iterable[tuple[str, str]]) -> None:
-    for name in before:
-        if name not in backlogs:
-            # Nobody is left who could know.
-            _show_one(*name, math.nan, math.nan)
-    for name, of_pool in backlogs.items():
-        predicted_s = max(wait_s(of_pool, priority, None) or 0.0 for priority in of_pool)
-        _show_one(*name, sum(each.waiting for each in of_pool.values()), predicted_s)
-
-
-def _show_one(stream: str, pool: str, waiting: float, predicted_s: float) -> None:
-    QUEUE_WAITING.labels(stream, pool).set(waiting)
-    PREDICTED_WAIT.labels(stream, pool).set(predicted_s)
+def _figures(of_pool: dict[str, Backlog]) -> _Figures:
+    # Batch work takes what is left over: that it waits is no reason to wake anybody.
+    priority = next((each for each in PRIORITIES if each in of_pool), "")
+    predicted_s = wait_s(of_pool, priority, None) or 0.0
+    parts = of_pool.values()
+    return _Figures(sum(each.waiting for each in parts), predicted_s, sum(each.rate for each in parts))

@@ -6,6 +6,7 @@ It names the adapters that all services share; each service's `app.py` adds its 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from typing import Final, NamedTuple, cast
 
 import structlog
@@ -21,7 +22,7 @@ from kitemesh_runtime.directory import Directory
 from kitemesh_runtime.driver_mongo import open_database, ping
 from kitemesh_runtime.health import serve_health
 from kitemesh_runtime.lifecycle import Life
-from kitemesh_runtime.metrics import BUS_ERRORS, BUS_RECONNECTS
+from kitemesh_runtime.metrics import BUILD_INFO, BUS_ERRORS, BUS_RECONNECTS
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.pool_queues_nats import find_missing
 from kitemesh_runtime.settings import Settings
@@ -32,6 +33,10 @@ from kitemesh_runtime.tenants_mongo import MongoTenants
 log: Final = structlog.get_logger()
 
 _BUS_PROBE_S: Final = 1.2
+_BUS_ERRORS: Final = {
+    kind: BUS_ERRORS.labels(kind).inc
+    for kind in ("connect", "connection", "permission", "slow_consumer", "server", "receiver")
+}
 
 
 class Foundation(NamedTuple):
@@ -67,6 +72,7 @@ async def open_foundation(
         signs: What it says of itself with each sign of life.
 
     """
+    BUILD_INFO.labels(version("kitemesh-runtime")).set(1)
     clock = SystemClock()
     bus_state, store_state = Dependency("nats", clock=clock), Dependency("mongodb", clock=clock)
     async with AsyncExitStack() as stack:
@@ -76,7 +82,7 @@ async def open_foundation(
                 settings.nats_url.get_secret_value(),
                 name=f"{service}/{life.replica}",
                 inbox_prefix=inbox_prefix(service),
-                on_error=lambda kind: BUS_ERRORS.labels(kind).inc(),
+                on_error=lambda kind: _BUS_ERRORS[kind](),
             ),
         )
         bus.on_reconnect(BUS_RECONNECTS.inc)

@@ -27,6 +27,11 @@ UNAPPLIED_MS: Final = 5_000
 DELETED: Final = "deleted"
 """Marks what is left of a hold that was erased: its `_id` and its tenant, for an hour."""
 
+AGED: Final[Document] = {"status": "open", "created_at": {"$type": "date"}}
+"""Match the open holds; one that nobody can read keeps nobody from seeing the others."""
+AGE: Final[Document] = {"_id": 0, "age_s": {"$divide": [{"$subtract": ["$$NOW", "$created_at"]}, 1000]}}
+"""Tell nothing of a hold but how old it is, in seconds."""
+
 _NOW_S: Final[Document] = {"$divide": [{"$toLong": "$$NOW"}, 1000]}
 _NEXT_VERSION: Final[Document] = {"$add": ["$version", 1]}
 _IS_OPEN: Final[Document] = {"$eq": ["$status", "open"]}

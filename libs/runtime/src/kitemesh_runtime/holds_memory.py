@@ -95,6 +95,11 @@ class MemoryHolds:
         """Count open holds of all tenants."""
         return sum(hold.status == "open" for hold in self._holds.values())
 
+    async def oldest_open_s(self) -> float:
+        """Return the age of the oldest open hold of all tenants; 0 without one."""
+        now_s = self._now_s()
+        return max((now_s - hold.created_at_s for hold in self._holds.values() if hold.status == "open"), default=0.0)
+
     async def erase(self, tenant: str, *, conversation: str | None = None, turns: Sequence[str] = ()) -> None:
         """Empty the holds of a conversation, and of turns; nothing is written to them any more."""
         for hold in list(self._holds.values()):

@@ -6,7 +6,7 @@ What a write matches and computes is said in `hold_updates_mongo`; here are the 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pymongo import DESCENDING, ReturnDocument
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime import hold_updates_mongo as updates
@@ -105,6 +105,12 @@ class MongoHolds:
         """Count open holds of all tenants, by an index that has no others and up to 100,000."""
         command = {"count": COLLECTION, "query": {"status": "open"}, "limit": COUNT_MAX}
         return int((await self._command(command))["n"])
+
+    async def oldest_open_s(self) -> float:
+        """Return the age of the oldest open hold of all tenants, by the end of an index; 0 without one."""
+        oldest = self._collection.find(updates.AGED, updates.AGE).sort("created_at", ASCENDING).limit(1)
+        found = await self._run(oldest.to_list(1))
+        return max(0.0, float(found[0]["age_s"])) if found else 0.0
 
     async def erase(self, tenant: str, *, conversation: str | None = None, turns: Sequence[str] = ()) -> None:
         """Empty the holds of a conversation, and of turns; nothing is written to them for an hour, then they go."""

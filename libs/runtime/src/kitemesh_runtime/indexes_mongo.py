@@ -5,6 +5,7 @@ Indexes that an earlier release had are dropped; any other difference is refused
 operator's decision.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +40,7 @@ OBSOLETE: Final = (
     (turns_mongo.COLLECTION, "retention_stored_at"),
     (turns_mongo.COLLECTION, "retention_deleted_at"),
     (holds_mongo.COLLECTION, "retention_ended_at"),
+    (holds_mongo.COLLECTION, "open"),
     (holds_mongo.COLLECTION, "retention_deleted_at"),
     (ledger_mongo.COLLECTION, "retention_dispatched_at"),
     (audit_mongo.COLLECTION, "retention_at"),
@@ -47,7 +49,8 @@ OBSOLETE: Final = (
     (claims_mongo.COLLECTION, "retention_claimed_at"),
     (claims_mongo.COLLECTION, "retention_expires_at"),
 )
-"""Of earlier releases: each kind of document had the same number of days for all tenants, said by its index."""
+"""Of earlier releases: each kind of document had the same number of days for all tenants, said by its index, and how
+long open holds had waited was not asked."""
 
 
 class IndexSpec(NamedTuple):
@@ -130,7 +133,13 @@ def indexes() -> tuple[IndexSpec, ...]:
             (("tenant", ASCENDING), ("status", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)),
         ),
         IndexSpec(holds_mongo.COLLECTION, "due", (("due_at", ASCENDING),), partial={"due_at": {"$exists": True}}),
-        IndexSpec(holds_mongo.COLLECTION, "open", (("status", ASCENDING),), partial={"status": "open"}),
+        # To count them, and to see which is the oldest.
+        IndexSpec(
+            holds_mongo.COLLECTION,
+            "open_since",
+            (("status", ASCENDING), ("created_at", ASCENDING)),
+            partial={"status": "open"},
+        ),
         IndexSpec(holds_mongo.COLLECTION, "by_turn", (("tenant", ASCENDING), ("turn", ASCENDING))),
         IndexSpec(holds_mongo.COLLECTION, "by_conversation", (("tenant", ASCENDING), ("conversation", ASCENDING))),
         _kept(holds_mongo.COLLECTION),
@@ -232,6 +241,25 @@ async def ensure_indexes(database: Database) -> list[str]:
         if line:
             done.append(line)
     return done
+
+
+async def compare_indexes(database: Database) -> tuple[list[str], list[str]]:
+    """Return which indexes are missing and which index something else, as `collection.name`; nothing is changed."""
+    wanted = indexes()
+    collections = list(dict.fromkeys(spec.collection for spec in wanted))
+    told = await asyncio.gather(*(database.run(database.collection(each).index_information()) for each in collections))
+    found = dict(zip(collections, told, strict=True))
+    missing = [spec for spec in wanted if spec.name not in found[spec.collection]]
+    differing = [
+        spec
+        for spec in wanted
+        if spec not in missing
+        and (
+            not _same(spec, found[spec.collection][spec.name])
+            or found[spec.collection][spec.name].get("expireAfterSeconds") != spec.ttl_s
+        )
+    ]
+    return [f"{spec.collection}.{spec.name}" for spec in missing], [f"{s.collection}.{s.name}" for s in differing]
 
 
 async def _drop_obsolete(database: Database, collection: str, found: Collection[str]) -> list[str]:

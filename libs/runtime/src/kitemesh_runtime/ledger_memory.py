@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from kitemesh_contracts.content import CallResult
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode, NotFound
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import LedgerRow
+from kitemesh_runtime.execution_stores import GIVEN_UP, LedgerRow
 
 
 class MemoryLedger:
@@ -59,6 +59,12 @@ class MemoryLedger:
         if (stored.state, stored.by) == ("dispatched", row.by):
             stored = self._rows[row.id] = replace(stored, state="unknown", ended_at_s=self._now_s())
         return stored
+
+    async def reopen(self, tenant: str, call: str) -> None:
+        """Remove a row that is `cancelled` by `GIVEN_UP`, so that the call may begin; any other stays."""
+        row = await self.get(tenant, call)
+        if row is not None and (row.state, row.by) == ("cancelled", GIVEN_UP):
+            del self._rows[call]
 
     async def unknown(self, tenant: str, *, limit: int = 100) -> list[LedgerRow]:
         """Return calls whose outcome is unknown, newest first."""

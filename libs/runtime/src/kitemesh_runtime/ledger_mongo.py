@@ -23,7 +23,7 @@ from kitemesh_runtime.documents_mongo import (
 )
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.errors_mongo import duplicate
-from kitemesh_runtime.execution_stores import LedgerRow
+from kitemesh_runtime.execution_stores import GIVEN_UP, LedgerRow
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import KEPT, kept_for
 from kitemesh_runtime.writer_mongo import GroupedWriter
@@ -92,6 +92,11 @@ class MongoLedger:
         """Make a `dispatched` row, as it was seen, `unknown`; return what is stored."""
         unknown = {"$set": {"state": "unknown"}, "$currentDate": {"ended_at": True}}
         return await self._change(tenant, row.id, _as_seen(row), unknown)
+
+    async def reopen(self, tenant: str, call: str) -> None:
+        """Remove a row that is `cancelled` by `GIVEN_UP`, so that the call may begin; any other stays."""
+        stopped = {"_id": call, "tenant": tenant, "state": "cancelled", "by": GIVEN_UP}
+        await self._run(self._collection.delete_one(stopped))
 
     async def unknown(self, tenant: str, *, limit: int = 100) -> list[LedgerRow]:
         """Return calls whose outcome is unknown, newest first."""

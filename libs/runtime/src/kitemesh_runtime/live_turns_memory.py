@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.execution_stores import GivenUp, Job, LiveTurn
 from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.turns_memory import Kept, Tombstone
 from kitemesh_runtime.usage import Note, bill_of
@@ -27,6 +27,7 @@ class MemoryLiveTurns:
         self._kept = kept
         self._note = note
         self._touched_ms: dict[str, float] = {}
+        self._before: dict[str, LiveTurn] = {}
 
     async def insert(self, tenant: str, turn: LiveTurn) -> bool:
         """Store a turn, version 1; `False` when the id exists, live, ended or erased."""
@@ -102,13 +103,35 @@ class MemoryLiveTurns:
         self._expect(tenant, turn.id, turn.version - 1)
         self._put(turn)
 
-    async def finish(self, tenant: str, record: TurnRecord, *, version: int) -> None:
+    async def finish(self, tenant: str, record: TurnRecord, *, version: int, before: LiveTurn | None = None) -> None:
         """Replace the live turn of that version by the record of its end."""
         _check(tenant, record)
         self._expect(tenant, record.id, version)
         self._kept[record.id] = record
         self._note(bill_of(record))
         self._touched_ms.pop(record.id, None)
+        if before is not None:
+            self._before[record.id] = before
+
+    async def given_up(self, turns: Sequence[str], *, is_whole: bool = True) -> dict[str, GivenUp]:  # noqa: ARG002  it costs nothing here
+        """Return turns of whatever tenant, by id, with what they were."""
+        found = ((turn, self._kept.get(turn)) for turn in turns)
+        return {
+            name: GivenUp(turn, self._before.get(name) if isinstance(turn, TurnRecord) else None)
+            for name, turn in found
+            if isinstance(turn, LiveTurn | TurnRecord)
+        }
+
+    async def revive(self, tenant: str, turn: LiveTurn) -> None:
+        """Replace the end of a turn that was given up at the version before `turn.version`."""
+        _check(tenant, turn)
+        found, before = self._kept.get(turn.id), self._before.get(turn.id)
+        is_given_up = isinstance(found, TurnRecord) and before is not None and before.version == turn.version - 1
+        if not is_given_up or before is None or before.tenant != tenant:
+            raise Conflict(ErrorCode.STALE, "it is not as it was expected to be")
+        del self._before[turn.id]
+        self._put(turn)
+        self._touched_ms[turn.id] = 0.0
 
     async def claim(self, tenant: str, turn: str, job: Job) -> bool:
         """Raise a job's attempt by one, if it is still outstanding at `job.attempt`; counts as a version."""

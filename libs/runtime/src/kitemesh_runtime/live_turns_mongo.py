@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
+import structlog
+from bson.raw_bson import RawBSONDocument
 from msgspec.structs import asdict
 from pymongo import DESCENDING, ReturnDocument, UpdateOne
 
+from kitemesh_contracts.content import Usage
 from kitemesh_contracts.deltas import TurnOutcome
-from kitemesh_contracts.errors import Bug, Conflict
+from kitemesh_contracts.errors import BadRequest, Bug, Conflict
 from kitemesh_runtime.documents_mongo import (
     ABSENT,
     Document,
@@ -29,18 +32,26 @@ from kitemesh_runtime.documents_mongo import (
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.due_mongo import find_due
 from kitemesh_runtime.errors_mongo import duplicate
-from kitemesh_runtime.execution_stores import Job, LiveStatus, LiveTurn
+from kitemesh_runtime.execution_stores import GivenUp, Job, LiveStatus, LiveTurn
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import KEPT, kept_for
 from kitemesh_runtime.stores import TurnRecord
-from kitemesh_runtime.turns_mongo import COLLECTION, DELETED, STORED, note_rows
+from kitemesh_runtime.turns_mongo import BILL, COLLECTION, DELETED, STORED, bill, note_rows
 from kitemesh_runtime.writer_mongo import GroupedWriter
+
+log: Final = structlog.get_logger()
 
 _LOOKED_AT: Final[Document] = {
     "$cond": [{"$eq": [{"$type": "$look_at"}, "date"]}, {"$max": ["$$NOW", "$look_at"]}, "$$REMOVE"],
 }
+_LONG_AGO: Final[Document] = {"$subtract": ["$$NOW", 3600 * 1000]}
 _TOUCHED: Final[Document] = {"$cond": [{"$eq": ["$status", "held"]}, _LOOKED_AT, "$$NOW"]}
 _NOW: Final[Document] = {"updated_at": True, "touched_at": True}
+BEFORE: Final = "given_up"
+"""What a turn was when it was given up, kept with its end: no answer is made of it."""
+_SAID: Final = ("state", "steps", "input", "answer", "details")
+_LONG: Final[Document] = {**dict.fromkeys(_SAID, 0), **{f"{BEFORE}.{field}": 0 for field in _SAID}}
+"""Leaves out what a turn said and did, of which there may be megabytes."""
 _STATUSES: Final = (*get_args(LiveStatus), *get_args(TurnOutcome))
 _CHANGED: Final[Document] = {"version": {"$add": ["$version", 1]}, "updated_at": "$$NOW"}
 
@@ -136,16 +147,36 @@ class MongoLiveTurns:
         """Replace the version before `turn.version`; grouped."""
         await self._put(turn, tenant, when=_is_at(tenant, turn.version - 1))
 
-    async def finish(self, tenant: str, record: TurnRecord, *, version: int) -> None:
+    async def finish(self, tenant: str, record: TurnRecord, *, version: int, before: LiveTurn | None = None) -> None:
         """Replace the live turn of that version by the record of its end; grouped."""
         if record.tenant != tenant:
             raise Bug("a turn was to be stored for another tenant than its own")
         document = to_document(record)
         note_rows(document, record)
-        encoded = encode(document)
+        if record.billed != Usage():
+            document[BILL] = bill(record)
+        encoded = encode(document) if before is None else _encode_both(document, before)
         kept = {KEPT: kept_for(self._days(tenant, "turns"))}
         operation = write(record.id, encoded, when=_is_at(tenant, version), dated=(STORED,), also=kept)
         await self._writer.submit(operation, size_bytes=len(encoded.raw))
+
+    async def given_up(self, turns: Sequence[str], *, is_whole: bool = True) -> dict[str, GivenUp]:
+        """Return turns of whatever tenant, by id, with what they were."""
+        named = {"_id": {"$in": list(turns)}, DELETED: None}
+        asked = self._collection.find(named, None if is_whole else _LONG)
+        found: list[Document] = await self._run(asked.to_list(len(turns)))
+        read_turns = [read(COLLECTION, document, _decode_given_up) for document in found]
+        return {each.turn.id: each for each in read_turns if each is not None}
+
+    async def revive(self, tenant: str, turn: LiveTurn) -> None:
+        """Replace the end of a turn that was given up at the version before `turn.version`; grouped."""
+        given_up = {
+            "$and": [
+                {"$eq": [f"${BEFORE}.version", turn.version - 1]},
+                {"$eq": ["$tenant", literal(tenant)]},
+            ],
+        }
+        await self._put(turn, tenant, when=given_up, is_due=True)
 
     async def claim(self, tenant: str, turn: str, job: Job) -> bool:
         """Raise a job's attempt by one, if it is still outstanding at `job.attempt`; counts as a version."""
@@ -178,7 +209,7 @@ class MongoLiveTurns:
         """Put off the next time that the turn is due, if it has that version still; no new version."""
         return await self._change({**_live(tenant, turn), "version": version}, [{"$set": {"touched_at": _TOUCHED}}])
 
-    async def _put(self, turn: LiveTurn, tenant: str, *, when: Document) -> None:
+    async def _put(self, turn: LiveTurn, tenant: str, *, when: Document, is_due: bool = False) -> None:
         if turn.tenant != tenant:
             raise Bug("a turn was to be stored for another tenant than its own")
         document = to_document(turn)
@@ -187,14 +218,15 @@ class MongoLiveTurns:
         document["live"] = True
         note_rows(document, turn)
         document.pop("updated_at_s", None)
-        dated = ["updated_at"] if turn.status == "held" else ["updated_at", "touched_at"]
+        dated = ["updated_at"] if turn.status == "held" or is_due else ["updated_at", "touched_at"]
+        also = {"touched_at": _LONG_AGO} if is_due else {}
         not_before: dict[str, datetime] = {}
         if turn.look_at_s is not None:
             document["look_at"] = datetime.fromtimestamp(document.pop("look_at_s"), UTC)
             if turn.status == "held":
                 not_before["touched_at"] = document["look_at"]
         encoded = encode(document)
-        operation = write(turn.id, encoded, when=when, dated=dated, not_before=not_before)
+        operation = write(turn.id, encoded, when=when, dated=dated, not_before=not_before, also=also)
         await self._writer.submit(operation, size_bytes=len(encoded.raw))
 
     async def _change(self, match: Document, pipeline: Pipeline) -> bool:
@@ -236,6 +268,24 @@ def _is_at(tenant: str, version: int) -> Document:
             {"$eq": ["$live", True]},
         ],
     }
+
+
+def _encode_both(document: Document, before: LiveTurn) -> RawBSONDocument:
+    """Encode the end of a turn with what it was, or without where there is no room for it: it has to end."""
+    try:
+        return encode({**document, BEFORE: to_document(before)})
+    except BadRequest as exc:
+        log.warning("turn.not_kept", turn=before.id, reason=exc.message)
+        return encode(document)
+
+
+def _decode_given_up(document: Document) -> GivenUp:
+    before = document.pop(BEFORE, None)
+    for live in (document if "live" in document else None, before):
+        if live is not None:
+            # Not asked for.
+            live.setdefault("state", b"")
+    return GivenUp(decode_turn(document), None if before is None else from_document(before, LiveTurn))
 
 
 def decode_turn(document: Document) -> LiveTurn | TurnRecord:

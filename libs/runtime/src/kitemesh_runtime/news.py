@@ -13,7 +13,7 @@ from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.errors import KitemeshError
 from kitemesh_contracts.news import NewsItem
 from kitemesh_runtime.bus import Bus
-from kitemesh_runtime.execution_stores import Hold
+from kitemesh_runtime.execution_stores import Hold, LiveTurn
 from kitemesh_runtime.metrics import NEWS_LOST
 from kitemesh_runtime.stores import TurnRecord
 
@@ -49,6 +49,20 @@ def accepted(start: StartTurn) -> NewsItem:
         model=start.route.requested,
         at_ms=start.accepted_at_ms,
         conversation_id=start.conversation,
+    )
+
+
+def requeued(turn: LiveTurn, at_ms: int) -> NewsItem:
+    """Say that a turn that was given up goes on: to its clients it is as if it was accepted once more."""
+    return NewsItem(
+        type="turn.accepted",
+        id=f"turn.accepted:{turn.id}:{turn.version}",
+        execution_id=turn.id,
+        status="queued",
+        mode=turn.mode,
+        model=turn.model,
+        at_ms=at_ms,
+        conversation_id=turn.conversation,
     )
 
 

@@ -52,7 +52,8 @@ ROLES: Final[Mapping[ServiceName, Mapping[str, Actions]]] = {
         conversations_mongo.COLLECTION: WRITE,
         holds_mongo.COLLECTION: CHANGE,
         claims_mongo.COLLECTION: OWN,
-        ledger_mongo.COLLECTION: WRITE,
+        # To requeue a turn, its calls that were stopped before they began are let begin.
+        ledger_mongo.COLLECTION: OWN,
         audit_mongo.COLLECTION: WRITE,
         rows_mongo.COLLECTION: WRITE,
         knowledge_mongo.COLLECTION: OWN,

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -52,6 +53,7 @@ KNOWN: Final = frozenset(
         "MONGO_DRIVER",
         "MONGO_URL",
         "NATS_URL",
+        "OUT_MAX_BYTES",
         "PING_S",
         "POOL",
         "PORT",
@@ -73,6 +75,18 @@ KNOWN: Final = frozenset(
 _PEPPER_HINT: Final = "must be set: at least 16 characters, the same for every gateway, e.g. `openssl rand -hex 32`"
 _HINTS: Final = {"KEY_PEPPER": _PEPPER_HINT}
 _ABSENT: Final = {"missing", "string_too_short", "too_short"}
+
+
+OutMaxBytes = Annotated[
+    int,
+    Field(
+        ge=16 * 1024 * 1024,
+        le=1 << 40,
+        description="NATS memory for the text of durable answers, by which streams are resumed: the same for bootstrap"
+        " and orchestrators, which make the stream again when NATS lost it.",
+    ),
+]
+"""Of `KM_OUT`."""
 
 
 class SettingsError(Exception):
@@ -121,6 +135,7 @@ class Settings(BaseModel):
         for url in value.get_secret_value().split(","):
             if not url.strip().startswith(("nats://", "tls://")):
                 raise ValueError("must be nats:// or tls:// URLs, comma-separated")
+            _check_hosts(url)
         return value
 
     @field_validator("mongo_url")
@@ -128,7 +143,21 @@ class Settings(BaseModel):
     def _name_mongo(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("must be a mongodb:// or mongodb+srv:// URL")
+        _check_hosts(value.get_secret_value())
         return value
+
+
+def _check_hosts(url: str) -> None:
+    """Refuse what a driver would misread: a password that was not encoded ends the host's name anywhere."""
+    rest = url.partition("://")[2].partition("?")[0]
+    authority, _, path = rest.partition("/")
+    try:
+        for host in authority.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
+    except ValueError:
+        path = "@"
+    if "@" in path:
+        raise ValueError("its hosts cannot be read: write user and password percent-encoded, and ports as numbers")
 
 
 S = TypeVar("S", bound=Settings)

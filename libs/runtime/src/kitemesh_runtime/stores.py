@@ -141,6 +141,17 @@ class Conversations(Protocol):
         Grouped while nobody waits. A turn that does not hold the lock changes nothing.
         """
 
+    async def retake(self, tenant: str, conversation: str, turn: str, *, ordinal: int) -> bool:
+        """Give the lock back to a turn that had it, if no turn came after it; tell whether it has it, now or already.
+
+        Args:
+            tenant: The conversation's.
+            conversation: Its id.
+            turn: Who had the lock.
+            ordinal: The turn's number within the conversation.
+
+        """
+
     async def extend(
         self, tenant: str, conversation: str, turn: str, *, for_s: float | None = None, until_s: float | None = None
     ) -> None:
@@ -229,6 +240,7 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
         steps: The steps that called tools, in order; the last may be the one that `answer` is of.
         accepted_at_ms: Epoch milliseconds on the gateway's clock.
         prompt: As `StartTurn` has it, and so `message`, `row` and `details`.
+        billed: The part of `usage` that was counted before: the turn was given up, and requeued.
 
     """
 
@@ -261,6 +273,7 @@ class TurnRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
     row: int = 0
     details: str = ""
+    billed: Usage = Usage()
 
 
 class Erased(NamedTuple):

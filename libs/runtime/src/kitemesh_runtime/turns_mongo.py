@@ -9,10 +9,10 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import msgspec
 from bson.timestamp import Timestamp
 from pymongo import DESCENDING, InsertOne
 
+from kitemesh_contracts.content import Usage
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.documents_mongo import ABSENT, Document, Pipeline, encode, from_document, literal, to_document
@@ -81,7 +81,7 @@ class MongoTurns:
                 raise Conflict(ErrorCode.STALE, "it has not ended") from exc
             if DELETED in found and BILL not in found:
                 unbilled = {"_id": record.id, "tenant": tenant, DELETED: True, BILL: None}
-                billed = {"$set": {BILL: _bill(record)}, "$currentDate": {STORED: True}}
+                billed = {"$set": {BILL: bill(record)}, "$currentDate": {STORED: True}}
                 await self._run(self._collection.update_one(unbilled, billed))
 
     async def get(self, tenant: str, turn: str) -> TurnRecord | None:
@@ -140,14 +140,25 @@ def note_rows(document: Document, turn: LiveTurn | TurnRecord) -> None:
 
 _IS_LIVE: Final[Document] = {"$eq": ["$live", True]}
 _HAS_SERVED: Final[Document] = {"$and": [{"$not": [_IS_LIVE]}, {"$gt": ["$served_by", ""]}]}
+# Only one that was requeued says what was counted of it before; its record has a bill.
+_WAS_BILLED: Final[Document] = {"$and": [_IS_LIVE, {"$eq": [{"$type": "$billed"}, "object"]}]}
+_UNBILLED: Final[Document] = {
+    name: {"$max": [0, {"$subtract": [{"$ifNull": [f"$usage.{name}", 0]}, {"$ifNull": [f"$billed.{name}", 0]}]}]}
+    for name in Usage.__struct_fields__
+}
 _BILLED: Final[Document] = {
     STORED: {"$cond": [_IS_LIVE, "$$NOW", f"${STORED}"]},
     # Not its `status`: no list must find it.
     BILL: {
-        "key": {"$ifNull": ["$key", ""]},
-        "model": {"$cond": [_HAS_SERVED, "$served_by", "$model"]},
-        "outcome": {"$cond": [_IS_LIVE, "cancelled", "$status"]},
-        "usage": {"$ifNull": ["$usage", {}]},
+        "$ifNull": [
+            f"${BILL}",
+            {
+                "key": {"$ifNull": ["$key", ""]},
+                "model": {"$cond": [_HAS_SERVED, "$served_by", "$model"]},
+                "outcome": {"$cond": [_IS_LIVE, "cancelled", "$status"]},
+                "usage": {"$cond": [_WAS_BILLED, _UNBILLED, {"$ifNull": ["$usage", {}]}]},
+            },
+        ]
     },
 }
 
@@ -161,14 +172,12 @@ def _erase(tenant: str, by: str) -> Pipeline:
     return [{"$replaceWith": {**left, "by": by} if by else left}]
 
 
-def _bill(record: TurnRecord) -> Document:
-    bill = bill_of(record)
-    return {
-        "key": bill.key,
-        "model": bill.model,
-        "outcome": bill.outcome,
-        "usage": msgspec.to_builtins(bill.usage),
-    }
+def bill(record: TurnRecord) -> Document:
+    """Return what of a turn's cost is to be counted, where that is not what the turn itself says."""
+    cost = bill_of(record)
+    # Every field: what is left out would be read from the turn itself.
+    usage = {name: getattr(cost.usage, name) for name in cost.usage.__struct_fields__}
+    return {"key": cost.key, "model": cost.model, "outcome": cost.outcome, "usage": usage}
 
 
 def _blobs_in(document: Document) -> tuple[str, ...]:

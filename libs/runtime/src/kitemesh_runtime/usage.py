@@ -40,10 +40,17 @@ class Bill(NamedTuple):
 
 
 def bill_of(turn: TurnRecord | LiveTurn) -> Bill:
-    """Say what a turn cost; one that had not ended counts as cancelled."""
+    """Say what a turn cost that was not counted before; one that had not ended counts as cancelled."""
+    usage = _without(turn.usage, turn.billed)
     if isinstance(turn, LiveTurn):
-        return Bill(turn.tenant, turn.key, turn.model, "cancelled", turn.usage)
-    return Bill(turn.tenant, turn.key, turn.served_by or turn.model, turn.status, turn.usage)
+        return Bill(turn.tenant, turn.key, turn.model, "cancelled", usage)
+    return Bill(turn.tenant, turn.key, turn.served_by or turn.model, turn.status, usage)
+
+
+def _without(usage: Usage, billed: Usage) -> Usage:
+    if billed == Usage():
+        return usage
+    return Usage(**{name: max(0, getattr(usage, name) - getattr(billed, name)) for name in usage.__struct_fields__})
 
 
 Note = Callable[[Bill], None]

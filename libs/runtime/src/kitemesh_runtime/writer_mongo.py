@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from kitemesh_contracts.errors import Bug, Busy, ErrorCode, KitemeshError, Unavailable
 from kitemesh_runtime.errors_mongo import RETRY_AFTER_S, unavailable
+from kitemesh_runtime.metrics import STORE_GROUP_SIZE
 
 GROUP_MAX: Final = 100
 GROUP_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -117,6 +118,7 @@ class GroupedWriter:
         return group
 
     async def _flush(self, group: list[_Entry]) -> None:
+        STORE_GROUP_SIZE.observe(len(group))
         try:
             errors = await self._write([entry.operation for entry in group])
         except KitemeshError as exc:

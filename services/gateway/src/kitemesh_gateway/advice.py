@@ -59,6 +59,8 @@ ADVICE: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.KNOWLEDGE_UNKNOWN: "Name an id from `GET /v1/knowledge`.",
     ErrorCode.KEY_UNKNOWN: "Name an id from `GET /v1/keys`.",
     ErrorCode.TENANT_UNKNOWN: "Name a tenant from `GET /v1/tenants`.",
+    ErrorCode.DEAD_UNKNOWN: "Name an id from `GET /v1/dead`.",
+    ErrorCode.DEAD_REFUSED: "Nothing, or drop it: the message says why its turn cannot go on.",
     ErrorCode.TURN_BUDGET: "Ask for less: the turn used up the calls or tokens that its agent may use.",
     ErrorCode.TURN_CANCELLED: "Nothing: somebody stopped the turn.",
     ErrorCode.TURN_TIMEOUT: "Ask for less, or a faster model: the turn took longer than it may.",

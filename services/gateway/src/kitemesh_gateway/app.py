@@ -23,7 +23,9 @@ from kitemesh_gateway.auth import Authenticator, Principal
 from kitemesh_gateway.background import Background
 from kitemesh_gateway.cancelling import Cancelling
 from kitemesh_gateway.chat import Chat
+from kitemesh_gateway.cluster import Cluster
 from kitemesh_gateway.conversations import Conversations
+from kitemesh_gateway.dead import Dead
 from kitemesh_gateway.deciding import Deciding
 from kitemesh_gateway.deleting import Deleting
 from kitemesh_gateway.dialects.agents import Agents
@@ -54,6 +56,7 @@ from kitemesh_gateway.reckoning import Reckoning
 from kitemesh_gateway.reference import Reference
 from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies
+from kitemesh_gateway.requeueing import Requeueing
 from kitemesh_gateway.resume import Resume
 from kitemesh_gateway.routing import Router
 from kitemesh_gateway.settings import GatewaySettings
@@ -69,9 +72,11 @@ from kitemesh_runtime.administration import Administration
 from kitemesh_runtime.beats import Signs
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clearing import Clearing
+from kitemesh_runtime.dead_letters_nats import NatsDeadLetters
 from kitemesh_runtime.fleet import Fleet
 from kitemesh_runtime.foundation import Foundation, open_foundation
 from kitemesh_runtime.lifecycle import Life
+from kitemesh_runtime.news import News
 
 LAST_WORDS_S: Final = 1.0
 """How long the explicit errors of a drain that ran out of time may take to go out."""
@@ -266,7 +271,7 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
         body_timeout_s=settings.body_timeout_s,
     )
     usage = Usage(authenticator, stores.usage, base.clock)
-    keys, tenants = administering(settings, base, authenticator)
+    desks = administering(settings, life, base, authenticator, fleet)
     reference = Reference(version("kitemesh-gateway"))
     completions, run_completions, native = Completions(), RunCompletions(), Native()
     agents, kernel2 = Agents(), Kernel2()
@@ -302,17 +307,22 @@ async def open_gateway(settings: GatewaySettings, life: Life, base: Foundation) 
             Endpoint("GET", "/v1/knowledge/{id}", native, knowledge.one, "knowledge"),
             Endpoint("DELETE", "/v1/knowledge/{id}", native, knowledge.remove, "knowledge"),
             Endpoint("GET", "/v1/usage", native, usage.read, "usage"),
-            Endpoint("GET", "/v1/keys", native, keys.all, "keys"),
-            Endpoint("POST", "/v1/keys", native, keys.create, "keys"),
-            Endpoint("GET", "/v1/keys/{id}", native, keys.one, "keys"),
-            Endpoint("PATCH", "/v1/keys/{id}", native, keys.change, "keys"),
-            Endpoint("DELETE", "/v1/keys/{id}", native, keys.revoke, "keys"),
-            Endpoint("POST", "/v1/keys/{id}/rotate", native, keys.rotate, "keys"),
-            Endpoint("GET", "/v1/tenants", native, tenants.all, "tenants"),
-            Endpoint("GET", "/v1/tenants/{id}", native, tenants.one, "tenants"),
-            Endpoint("PUT", "/v1/tenants/{id}", native, tenants.put, "tenants"),
-            Endpoint("DELETE", "/v1/tenants/{id}", native, tenants.remove, "tenants"),
-            Endpoint("GET", "/v1/audit", native, tenants.audit, "audit"),
+            Endpoint("GET", "/v1/keys", native, desks.keys.all, "keys"),
+            Endpoint("POST", "/v1/keys", native, desks.keys.create, "keys"),
+            Endpoint("GET", "/v1/keys/{id}", native, desks.keys.one, "keys"),
+            Endpoint("PATCH", "/v1/keys/{id}", native, desks.keys.change, "keys"),
+            Endpoint("DELETE", "/v1/keys/{id}", native, desks.keys.revoke, "keys"),
+            Endpoint("POST", "/v1/keys/{id}/rotate", native, desks.keys.rotate, "keys"),
+            Endpoint("GET", "/v1/tenants", native, desks.tenants.all, "tenants"),
+            Endpoint("GET", "/v1/tenants/{id}", native, desks.tenants.one, "tenants"),
+            Endpoint("PUT", "/v1/tenants/{id}", native, desks.tenants.put, "tenants"),
+            Endpoint("DELETE", "/v1/tenants/{id}", native, desks.tenants.remove, "tenants"),
+            Endpoint("GET", "/v1/audit", native, desks.tenants.audit, "audit"),
+            Endpoint("GET", "/v1/cluster", native, desks.cluster.read, "cluster"),
+            Endpoint("GET", "/v1/dead", native, desks.dead.all, "dead"),
+            Endpoint("GET", "/v1/dead/{id}", native, desks.dead.one, "dead"),
+            Endpoint("DELETE", "/v1/dead/{id}", native, desks.dead.drop, "dead"),
+            Endpoint("POST", "/v1/dead/{id}/requeue", native, desks.dead.requeue, "dead"),
             Endpoint("GET", "/v1/events", native, events.handle, "events"),
             Endpoint("GET", "/", completions, reference.entrance, "reference"),
             Endpoint("GET", "/openapi.json", completions, reference.document, "reference"),
@@ -352,8 +362,19 @@ def limiting(settings: GatewaySettings, life: Life, base: Foundation, fleet: Fle
     )
 
 
-def administering(settings: GatewaySettings, base: Foundation, authenticator: Authenticator) -> tuple[Keys, Tenants]:
-    """Put together what looks after keys and tenants."""
+class Desks(NamedTuple):
+    """What those ask who look after keys, tenants and the cluster."""
+
+    keys: Keys
+    tenants: Tenants
+    cluster: Cluster
+    dead: Dead
+
+
+def administering(
+    settings: GatewaySettings, life: Life, base: Foundation, authenticator: Authenticator, fleet: Fleet
+) -> Desks:
+    """Put together what looks after keys, tenants and the cluster."""
     stores, pepper = base.stores, settings.key_pepper.get_secret_value().encode()
     administrators = Administrators(
         authenticator, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
@@ -361,9 +382,23 @@ def administering(settings: GatewaySettings, base: Foundation, authenticator: Au
     administration = Administration(
         stores.keys, stores.tenants, stores.audit, pepper=pepper, clock=base.clock, tell=partial(tell, base.bus)
     )
-    return (
+    letters = NatsDeadLetters(base.bus)
+    requeueing = Requeueing(stores, letters, News(base.bus), base.clock, base.directory.days)
+    return Desks(
         Keys(administrators, stores.keys, administration, pepper, base.clock),
         Tenants(administrators, stores.tenants, stores.audit, administration),
+        Cluster(
+            administrators,
+            fleet,
+            base.catalog,
+            stores.holds,
+            letters,
+            bus=base.bus,
+            bus_state=base.bus_state,
+            store_state=base.store_state,
+            replica=life.replica,
+        ),
+        Dead(administrators, letters, requeueing, stores.ledger),
     )
 
 

@@ -37,6 +37,7 @@ UNKNOWN_S: Final = 2.0
 KNOWN_MAX: Final = 200_000
 UNKNOWN_MAX: Final = 10_000
 LOOKUP_S: Final = 2.5
+_LOOKUPS: Final = {outcome: KEY_LOOKUPS.labels(outcome).inc for outcome in ("known", "unknown", "failed")}
 
 log: Final = structlog.get_logger()
 
@@ -189,7 +190,7 @@ class Authenticator:
             outcome = "unknown" if lookup.result() is None else "known"
         if outcome != "unknown":
             self._addresses.give_back(origin)
-        KEY_LOOKUPS.labels(outcome).inc()
+        _LOOKUPS[outcome]()
 
     async def _ask(self, digest: str) -> Principal | None:
         if not self._store_state.is_up:

@@ -32,6 +32,9 @@ SLICE_CHARS: Final = 16 * 1024
 
 CRASHED: Final = ErrorInfo(code=ErrorCode.INTERNAL, message="The answer could not be relayed")
 
+_REPAIRED: Final = {outcome: STREAM_REPAIRS.labels(outcome).inc for outcome in ("repaired", "lost", "diverged")}
+_RESUMED: Final = {outcome: STREAM_RESUMES.labels(outcome).inc for outcome in ("replayed", "resumed", "gap")}
+
 log: Final = structlog.get_logger()
 
 
@@ -310,9 +313,9 @@ class _CatchUp:
     def _count(self, *, lost: bool) -> None:
         diverged = self._followed.diverged
         if not self._is_replay:
-            STREAM_REPAIRS.labels("diverged" if diverged else "lost" if lost else "repaired").inc()
+            _REPAIRED["diverged" if diverged else "lost" if lost else "repaired"]()
         else:
-            STREAM_RESUMES.labels("gap" if diverged else "resumed" if self._had_position else "replayed").inc()
+            _RESUMED["gap" if diverged else "resumed" if self._had_position else "replayed"]()
 
 
 def _number(frame: Frame) -> int:

@@ -28,7 +28,7 @@ from kitemesh_gateway.outflow import Outflow, Stragglers
 from kitemesh_gateway.routing import Found, Router
 from kitemesh_gateway.watches import TurnFailed
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.metrics import HTTP_DURATION, HTTP_REFUSALS, HTTP_REQUESTS
+from kitemesh_runtime.metrics import HTTP_DURATION, HTTP_OPEN, HTTP_REFUSALS, HTTP_REQUESTS
 
 CLIENT_GONE_STATUS: Final = 499
 """Never sent: stands in logs and metrics for a client that did not wait."""
@@ -74,6 +74,7 @@ class Funnel:
         self._clock: Final = clock
         self._meters: dict[tuple[str, int], _Meter] = {}
         self._open = 0
+        HTTP_OPEN.set_function(lambda: self._open)
         self._idle = asyncio.Event()
         self._idle.set()
 

@@ -6,8 +6,10 @@ from kitemesh_contracts.errors import MEANINGS
 from kitemesh_gateway import (
     openapi_agents,
     openapi_approvals,
+    openapi_cluster,
     openapi_completions,
     openapi_conversations,
+    openapi_dead,
     openapi_executions,
     openapi_kernel2,
     openapi_keys,
@@ -38,6 +40,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     openapi_keys.FAMILY,
     openapi_tenants.FAMILY,
     openapi_usage.FAMILY,
+    openapi_cluster.FAMILY,
+    openapi_dead.FAMILY,
     openapi_reference.FAMILY,
 )
 

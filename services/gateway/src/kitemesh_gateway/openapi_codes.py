@@ -32,6 +32,8 @@ _NEVER_OF_A_TURN: Final = frozenset(
         ErrorCode.KNOWLEDGE_UNKNOWN,
         ErrorCode.KEY_UNKNOWN,
         ErrorCode.TENANT_UNKNOWN,
+        ErrorCode.DEAD_UNKNOWN,
+        ErrorCode.DEAD_REFUSED,
         ErrorCode.MESSAGE_EXISTS,
         ErrorCode.TOOL_ARGUMENTS,
         ErrorCode.TOOL_TIMEOUT,

@@ -74,6 +74,11 @@ class Attempt:
         return None if self._first_s is None or self._asked_s is None else self._first_s - self._asked_s
 
     @property
+    def after_first_s(self) -> float | None:
+        """Seconds since the first delta; `None` before it."""
+        return None if self._first_s is None else self._clock.monotonic() - self._first_s
+
+    @property
     def spent_s(self) -> float:
         """Seconds since the delivery."""
         return self._clock.monotonic() - self._taken_s

@@ -36,6 +36,8 @@ from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.memory_streams import restore_forever
 from kitemesh_runtime.metrics import SLOTS
 from kitemesh_runtime.parcels import Parcels
+from kitemesh_runtime.queue_gauges import QueueGauges
+from kitemesh_runtime.slow_consumers import SlowConsumers
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.worker import Handler, Worker
 from kitemesh_runtime.working import observer, signs_of, taker, work_until_stopped
@@ -169,7 +171,9 @@ async def serve(settings: OrchestratorSettings, life: Life) -> None:
                     every_s=settings.sweep_s,
                 ),
                 retry_unstored=endings.retry_unstored(),
-                restore_streams=restore_forever(base.bus),
+                restore_streams=restore_forever(base.bus, settings.out_max_bytes),
+                queue_gauges=QueueGauges(base.bus, base.clock).run(),
+                slow_consumers=SlowConsumers(base.bus).run(),
                 leave_queues=follow_cancels(waiting_cancels, engine, base.store_state),
             ),
         )

@@ -46,6 +46,8 @@ def begin(state: Generating, event: StepAnswered) -> Calling:
         # What is carried in messages cannot join two of them, nor wait for a person.
         durable=state.durable or held or len(jobs) > 1,
         held=state.held or held,
+        billed=state.billed,
+        past=state.past,
         steps=state.steps,
         usage=add_usage(state.usage, generated.usage),
         spent_s=state.spent_s + _spent_ms(generated.timings) / _MS,
@@ -137,6 +139,8 @@ def following(state: Calling) -> Generating:
         ordinal=state.ordinal,
         durable=state.durable,
         held=state.held,
+        billed=state.billed,
+        past=state.past,
         steps=(*state.steps, state.said),
         usage=state.usage,
         spent_s=state.spent_s,

@@ -1,6 +1,6 @@
 """What is stored of a turn that ends, and the event that closes its stream. Pure."""
 
-from kitemesh_contracts.content import AssistantMessage, ToolCall
+from kitemesh_contracts.content import AssistantMessage, ToolCall, Usage
 from kitemesh_contracts.deltas import HoldRef, TurnEnded
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_orchestrator.happenings import Finish
@@ -35,6 +35,7 @@ def record_of(state: State, finish: Finish, ended_at_ms: int) -> TurnRecord:
         input=start.input,
         answer=AssistantMessage(text=finish.text, reasoning=finish.reasoning, calls=finish.calls) if said else None,
         usage=finish.usage,
+        billed=running.billed if running is not None else Usage(),
         error=finish.error,
         finish=finish.finish,
         timings=finish.timings,
@@ -68,6 +69,7 @@ def record_of_live(live: LiveTurn, ended_at_ms: int) -> TurnRecord:
         agent=live.agent,
         request=live.request,
         usage=live.usage,
+        billed=live.billed,
         error=ErrorInfo(code=ErrorCode.TURN_CANCELLED, message=why),
         accepted_at_ms=live.accepted_at_ms,
         ended_at_ms=ended_at_ms,

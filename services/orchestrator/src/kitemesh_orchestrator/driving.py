@@ -24,13 +24,14 @@ from kitemesh_orchestrator.happenings import (
     TurnCancelled,
     TurnRefused,
     TurnSeated,
+    WorkLost,
 )
 from kitemesh_orchestrator.holding import Holding
 from kitemesh_orchestrator.jobs import Jobs
 from kitemesh_orchestrator.judging import Terms
 from kitemesh_orchestrator.states import Calling, Generating, Running, State, is_durable
 from kitemesh_orchestrator.turn import decide, pending
-from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.execution_stores import GIVEN_UP, LiveTurn
 from kitemesh_runtime.failpoints import reach
 from kitemesh_runtime.stores import Stores, TurnRecord
 
@@ -48,6 +49,7 @@ class Loaded(NamedTuple):
         cancelled: Why it is being cancelled.
         queued: It was accepted as durable, and nobody has noted that it runs.
         claimed: The jobs, by kind and number, whose newest attempt a worker claimed for a message that it has.
+        live: The document; `None` when the state was carried.
 
     """
 
@@ -56,6 +58,7 @@ class Loaded(NamedTuple):
     cancelled: str | None = None
     queued: bool = False
     claimed: frozenset[tuple[str, int]] = frozenset()
+    live: LiveTurn | None = None
 
 
 class Drive:
@@ -74,7 +77,7 @@ class Drive:
             return found
         why = (found.cancelled or "on request") if found.status == "cancelling" else None
         claimed = frozenset((job.kind, job.index) for job in found.jobs if job.message)
-        return Loaded(stored.from_live(found), found.version, why, found.status == "queued", claimed)
+        return Loaded(stored.from_live(found), found.version, why, found.status == "queued", claimed, found)
 
     async def discard(self, tenant: str, turn: str) -> None:
         """End a stored turn that is being cancelled by its document alone.
@@ -172,7 +175,7 @@ class Drive:
         await reach("orch.after_decide")
         finish = next((command for command in commands if isinstance(command, Finish)), None)
         if finish is not None:
-            await self._finish(loaded, finish)
+            await self._finish(loaded, finish, is_given_up=isinstance(event, WorkLost))
         elif decided is not state:
             assert isinstance(decided, Generating | Calling)  # noqa: S101  whatever goes on is one of them
             if is_durable(decided):
@@ -223,7 +226,7 @@ class Drive:
                 assert isinstance(state, Calling)  # noqa: S101  only calls are held
                 await self._endings.pause(state)
 
-    async def _finish(self, loaded: Loaded, finish: Finish) -> None:
+    async def _finish(self, loaded: Loaded, finish: Finish, *, is_given_up: bool) -> None:
         state, failed = loaded.state, finish.outcome != "completed"
         if not loaded.version:
             await self._finish_carried(state, finish)
@@ -232,8 +235,8 @@ class Drive:
             if failed or _was_repeated(state):
                 await self._holding.close(state, finish.error)
             if failed:
-                await self._jobs.stop(state)
-        await self._endings.end(state, finish, version=loaded.version)
+                await self._jobs.stop(state, by=GIVEN_UP if is_given_up else "")
+        await self._endings.end(state, finish, version=loaded.version, before=loaded.live if is_given_up else None)
 
     async def _finish_carried(self, state: State, finish: Finish) -> None:
         """End a carried turn, if it has not been stored meanwhile; nothing here waits for the store."""

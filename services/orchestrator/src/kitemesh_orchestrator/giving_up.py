@@ -5,16 +5,16 @@ from typing import Any, Final
 import structlog
 
 from kitemesh_contracts import codec, subjects
-from kitemesh_contracts.commands import CancelTurn, Generate, RunCalls, StartTurn
+from kitemesh_contracts.commands import ApplyHold, CancelTurn, Generate, RunCalls, StartTurn
 from kitemesh_contracts.errors import ContractViolation, ErrorCode, ErrorInfo, Unavailable
-from kitemesh_contracts.events import StepReleased
+from kitemesh_contracts.events import CallsReturned, Event, StepReleased
 from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, TOOL, TURN
 from kitemesh_orchestrator import carried
 from kitemesh_orchestrator.driving import Drive, Loaded
 from kitemesh_orchestrator.endings import Endings
 from kitemesh_orchestrator.happenings import WorkLost
 from kitemesh_orchestrator.salvage import waiter_of
-from kitemesh_orchestrator.states import Accepted
+from kitemesh_orchestrator.states import Accepted, Calling, Generating, State
 from kitemesh_orchestrator.whereabouts import Whereabouts
 from kitemesh_runtime.bus import Bus, Delivery
 from kitemesh_runtime.execution_stores import Job
@@ -23,6 +23,8 @@ from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.worker import GiveUp
 
 EXHAUSTED: Final = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="The turn was given up after repeated failures")
+
+Message = StartTurn | ApplyHold | CancelTurn | Generate | RunCalls | Event
 
 log: Final = structlog.get_logger()
 
@@ -55,7 +57,9 @@ class GivingUp:
             return
         log.warning("turn.exhausted", turn=turn, stream=stream, reason=reason)
         await self._drive.apply(found, WorkLost(error=EXHAUSTED))
-        cancel = CancelTurn(turn=turn, tenant=found.state.start.tenant, reason="it was given up")
+        cancel = CancelTurn(
+            turn=turn, tenant=found.state.start.tenant, reason="it was given up", ended=bool(found.version)
+        )
         self._bus.publish(subjects.cancel(turn), codec.encode(cancel))
 
     def on_reject(self, stream: str) -> GiveUp:
@@ -83,6 +87,9 @@ class GivingUp:
         if isinstance(message, StartTurn) and message.mode == "classic":
             return Loaded(Accepted(start=message))
         found = await self._drive.load(message.tenant, message.turn)
+        if isinstance(found, Loaded) and _is_from_before(stream, message, found.state):
+            # It was given up with the turn, and whoever did so has not lived to remove it. The turn was requeued.
+            return None
         if isinstance(message, StartTurn) and isinstance(found, Loaded) and not await self._has_no_job(message):
             # It runs; whoever took up its start was killed by something else.
             return None
@@ -93,6 +100,21 @@ class GivingUp:
 
     async def _has_no_job(self, start: StartTurn) -> bool:
         return await self._whereabouts.is_lost(start.turn, Job(kind="model", step=1, pool=start.route.pool))
+
+
+def _is_from_before(stream: str, message: Message, state: State) -> bool:
+    """Tell whether a message is of a time before its turn was requeued."""
+    past = state.past if isinstance(state, Generating | Calling) else None
+    if past is None or isinstance(message, ApplyHold | CancelTurn):
+        return False
+    if isinstance(message, StartTurn):
+        # What is begun anew is published as a follow-up.
+        return stream == TURN or past.calling or past.step > 1
+    if message.step != past.step:
+        return message.step < past.step
+    if isinstance(message, RunCalls | CallsReturned):
+        return past.calling and message.attempt <= past.attempt
+    return past.calling or message.attempt <= past.attempt
 
 
 async def job_of(event: StepReleased, parcels: Parcels) -> Generate | RunCalls:

@@ -6,7 +6,7 @@ Only a hold's own conditional writes change it; here is what follows from them, 
 import asyncio
 import math
 from contextlib import suppress
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 import structlog
@@ -22,15 +22,20 @@ from kitemesh_orchestrator.notices import Notices
 from kitemesh_orchestrator.states import Calling, Running
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import HeldCall, Hold
+from kitemesh_runtime.execution_stores import HeldCall, Hold, HoldStatus
 from kitemesh_runtime.hold_audit import audit_rows
-from kitemesh_runtime.metrics import HOLDS_ENDED, HOLDS_OPENED
+from kitemesh_runtime.metrics import HOLD_WAIT, HOLDS_ENDED, HOLDS_OPENED
 from kitemesh_runtime.stores import Stores
 
 LOCK_MARGIN_S: Final = 60.0
 NEAR_S: Final = 5.0
 REPEATED: Final = "the model was asked again"
 _MS: Final = 1000
+_ENDED: Final = {
+    status: (HOLDS_ENDED.labels(status).inc, HOLD_WAIT.labels(status).observe)
+    for status in get_args(HoldStatus)
+    if status != "open"
+}
 
 log: Final = structlog.get_logger()
 
@@ -166,7 +171,9 @@ class Holding:
         elif hold.status != "cancelled":
             await self._notices.tell("approval.decided", hold)
         if hold.status != "open":
-            HOLDS_ENDED.labels(hold.status).inc()
+            count, observe = _ENDED[hold.status]
+            count()
+            observe(waited_s(hold, now_ms=self._clock.now_ms()))
         await self._stores.holds.applied(hold.tenant, hold.id, version=hold.version)
 
     async def _cancel(self, tenant: str, hold: str, reason: str) -> None:
@@ -177,6 +184,22 @@ class Holding:
     async def _write_audit(self, hold: Hold, *, requested: bool = True) -> None:
         rows = audit_rows(hold) if requested else audit_rows(hold)[1:]
         await asyncio.gather(*(self._stores.audit.append(hold.tenant, row) for row in rows))
+
+
+def waited_s(hold: Hold, *, now_ms: int) -> float:
+    """Return how long a hold was open, by the database's clock; one that was cancelled does not say when. Pure.
+
+    Args:
+        hold: One that has ended.
+        now_ms: What counts as the end of a cancelled one, by this machine's clock.
+
+    """
+    decided_s = [call.verdict.at_s for call in hold.calls if call.verdict is not None]
+    if hold.status == "decided" and decided_s:
+        ended_s = max(decided_s)
+    else:
+        ended_s = hold.expires_at_s if hold.status == "expired" else now_ms / _MS
+    return max(0.0, ended_s - hold.created_at_s)
 
 
 def _calls_of(hold: Hold) -> list[tuple[str, str]]:

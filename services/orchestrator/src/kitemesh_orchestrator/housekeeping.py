@@ -23,6 +23,9 @@ class Housekeeping:
         self._usage: Final = usage
         self._clock: Final = clock
         self._retention: Final = retention
+        # It grows by itself while nothing can be counted, also where nothing ever could since this process began.
+        self._counted_s = self._now_s()
+        USAGE_LAG.set_function(lambda: self._now_s() - self._counted_s)
 
     async def keep(self) -> None:
         """Do what is to be done.
@@ -33,13 +36,15 @@ class Housekeeping:
         """
         try:
             await _repeat(self._usage.roll_up)
-            if as_of_s := await self._usage.as_of():
-                USAGE_LAG.set(self._clock.now_ms() / 1000 - as_of_s)
+            self._counted_s = await self._usage.as_of() or self._now_s()
         except KitemeshError:
             # What cannot be counted must not keep the rest from being tidied.
             await _repeat(self._retention.apply)
             raise
         await _repeat(self._retention.apply)
+
+    def _now_s(self) -> float:
+        return self._clock.now_ms() / 1000
 
 
 async def _repeat(do: Callable[[], Awaitable[bool]]) -> None:

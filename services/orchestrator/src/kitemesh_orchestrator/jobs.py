@@ -77,19 +77,23 @@ class Jobs:
             command = msgspec.structs.replace(command, max_wait_s=None)
         await self._send(command, pool, job.index, state.start.priority)
 
-    async def stop(self, state: Running) -> None:
+    async def stop(self, state: Running, *, by: str = "") -> None:
         """Have a stored turn that is ending begin no call any more, and whoever works for it stop.
+
+        Args:
+            state: Of the turn.
+            by: Stands in the ledger for what stopped the calls; empty for what nobody else has.
 
         Raises:
             Unavailable: The store does not answer.
 
         """
-        await self.stop_document(stored.to_live(state, 1))
+        await self.stop_document(stored.to_live(state, 1), by=by)
 
-    async def stop_document(self, live: LiveTurn) -> None:
+    async def stop_document(self, live: LiveTurn, *, by: str = "") -> None:
         """Do what `stop` does, for a turn's document."""
-        await stop_calls(self._stores.ledger, live, self._catalog.current.tools)
-        cancel = CancelTurn(turn=live.id, tenant=live.tenant, reason="the turn has ended")
+        await stop_calls(self._stores.ledger, live, self._catalog.current.tools, by=by)
+        cancel = CancelTurn(turn=live.id, tenant=live.tenant, reason="the turn has ended", ended=True)
         with suppress(Unavailable):
             # The ledger stops what has an effect; this only saves work.
             self._bus.publish(subjects.cancel(live.id), codec.encode(cancel))

@@ -38,6 +38,8 @@ FINAL: Final = frozenset(
 )
 """What a further try would only hear again."""
 
+_DELIVERED, _GIVEN_UP, _RETRIED = (NOTICES.labels(outcome).inc for outcome in ("delivered", "given_up", "retried"))
+
 log: Final = structlog.get_logger()
 
 
@@ -82,13 +84,13 @@ class Notices:
         job = codec.decode(codec.JOB, bytes(event.carry))
         error = event.results[0].error if event.results else None
         if error is None or not isinstance(job, RunCalls):
-            NOTICES.labels("delivered").inc()
+            _DELIVERED()
             return
         if event.attempt > len(DELAYS_S) or error.code in FINAL:
-            NOTICES.labels("given_up").inc()
+            _GIVEN_UP()
             log.error("notice.given_up", notice=event.turn, attempts=event.attempt, code=error.code)
             return
-        NOTICES.labels("retried").inc()
+        _RETRIED()
         again = msgspec.structs.replace(job, attempt=event.attempt + 1)
         await self._bus.schedule(
             subjects.timer("notice", event.turn),
@@ -106,7 +108,7 @@ class Notices:
         """Publish a call whose time to be tried again has come."""
         webhook = self._catalog.current.webhooks.get(job.calls[0].name.removeprefix(PREFIX))
         if webhook is None:
-            NOTICES.labels("given_up").inc()
+            _GIVEN_UP()
             log.warning("notice.given_up", notice=job.turn, reason="the webhook is no longer in the catalog")
             return
         await self._send(job, job.tenant, webhook.pool)

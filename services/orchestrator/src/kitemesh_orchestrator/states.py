@@ -57,6 +57,20 @@ class Accepted(Struct, frozen=True, kw_only=True, tag="accepted"):
     start: StartTurn
 
 
+class Past(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a turn had come when it was given up: what is of then, or of before, is not of the turn as it goes on.
+
+    Attributes:
+        attempt: The newest one of the step's jobs.
+        calling: The step's calls ran; else its model was asked.
+
+    """
+
+    step: int
+    attempt: int
+    calling: bool = False
+
+
 class _Running(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What all turns have that are under way.
 
@@ -70,6 +84,9 @@ class _Running(Struct, frozen=True, kw_only=True, omit_defaults=True):
         shown: The prompt that the first step was given, when further ones may follow; empty in the store, where the
             history is read again.
         calls_made: Tool calls so far.
+        spared: Attempts of the current step up to which none counts: the turn was given up, and requeued.
+        billed: The part of `usage` that was counted when the turn was given up.
+        past: How far it had come when it was given up; `None` when it never was.
 
     """
 
@@ -83,6 +100,9 @@ class _Running(Struct, frozen=True, kw_only=True, omit_defaults=True):
     timings: StepTimings = StepTimings()
     shown: tuple[Message, ...] = ()
     calls_made: int = 0
+    spared: int = 0
+    billed: Usage = Usage()
+    past: Past | None = None
 
 
 class Generating(_Running, frozen=True, kw_only=True, tag="generating", omit_defaults=True):

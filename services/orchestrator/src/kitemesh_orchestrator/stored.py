@@ -12,7 +12,7 @@ from kitemesh_contracts.codec import decode, encode
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import Step
 from kitemesh_contracts.errors import ContractViolation
-from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Running, outstanding
+from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Past, Running, outstanding
 from kitemesh_runtime.execution_stores import LiveTurn
 
 
@@ -39,6 +39,7 @@ def to_live(state: Running, version: int) -> LiveTurn:
         hold=calling.hold if calling is not None and calling.undecided else None,
         steps=steps,
         usage=state.usage,
+        billed=state.billed,
         accepted_at_ms=start.accepted_at_ms,
         # A hold that nobody and no timer has ended by then is looked at all the same.
         look_at_s=calling.expires_at_ms / 1000 + LATE_S if calling is not None and calling.paused else None,
@@ -61,13 +62,35 @@ def from_live(live: LiveTurn) -> Running:
     state = decode(_STATE, live.state)
     if isinstance(state, StartTurn):
         attempt = max((job.attempt for job in live.jobs), default=1)
-        return Generating(start=state, ordinal=live.ordinal, durable=True, step=1, attempt=attempt)
+        return Generating(
+            start=state,
+            ordinal=live.ordinal,
+            durable=True,
+            step=1,
+            attempt=attempt,
+            spared=live.spared,
+            past=Past(step=1, attempt=live.spared) if live.spared else None,
+        )
+    if isinstance(state, Generating | Calling) and live.spared:
+        # It was requeued, and has not been saved since: its time begins anew, and its client need not be there.
+        held = state.held or state.start.mode == "classic"
+        past = _past_of(state, live)
+        state = msgspec.structs.replace(
+            state, spared=live.spared, billed=live.billed, past=past, spent_s=0.0, held=held
+        )
     if isinstance(state, Generating):
         attempt = max((job.attempt for job in live.jobs if job.kind == "model"), default=state.attempt)
         return msgspec.structs.replace(state, steps=live.steps, attempt=attempt)
     if not isinstance(state, Calling) or not live.steps:
         raise ContractViolation("a stored turn is in no state that is stored")
-    return msgspec.structs.replace(state, steps=live.steps[:-1], said=live.steps[-1], jobs=live.jobs)
+    state = msgspec.structs.replace(state, steps=live.steps[:-1], said=live.steps[-1], jobs=live.jobs)
+    return msgspec.structs.replace(state, longest_s=0.0) if live.spared else state
+
+
+def _past_of(state: Running, live: LiveTurn) -> Past:
+    if isinstance(state, Generating):
+        return Past(step=state.step, attempt=live.spared)
+    return Past(step=live.steps[-1].step if live.steps else 0, attempt=live.spared, calling=True)
 
 
 def start_of(live: LiveTurn) -> StartTurn:

@@ -26,7 +26,7 @@ from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.failpoints import reach
-from kitemesh_runtime.metrics import HOLDS_OPEN, TURNS_REDRIVEN
+from kitemesh_runtime.metrics import HOLDS_OLDEST, HOLDS_OPEN, TURNS_REDRIVEN
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores
 
@@ -93,6 +93,7 @@ class Sweeper:
             if len(due) < PAGE:
                 break
         HOLDS_OPEN.set(await self._stores.holds.count_open())
+        HOLDS_OLDEST.set(await self._stores.holds.oldest_open_s())
         if is_unheard:
             raise Unavailable(ErrorCode.BUS_DOWN, "the bus did not answer every question")
 

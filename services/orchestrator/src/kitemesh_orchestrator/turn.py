@@ -106,7 +106,7 @@ def _decide_generating(state: Generating, event: Event) -> Decision:
         case StepCancelled() if _counts(state, event):
             return _end_with(state, event, "cancelled", cancelled(event.reason))
         case JobReleased() if (event.kind, event.step) == ("model", state.step) and event.attempt >= state.attempt:
-            if event.attempt >= MAX_ATTEMPTS:
+            if event.attempt - state.spared >= MAX_ATTEMPTS:
                 return _end(state, "failed", HANDED_BACK)
             again = msgspec.structs.replace(state, attempt=event.attempt + 1)
             return Decision(again, pending(again))
@@ -132,6 +132,9 @@ def _decide_generating(state: Generating, event: Event) -> Decision:
 def _decide_calling(state: Calling, event: Event) -> Decision:
     match event:
         case CallsReturned() if event.step == state.said.step and _job_of(state, "tool", event.job) is not None:
+            if event.attempt <= state.spared and _was_stopped(event):
+                # It was stopped when the turn was given up. The ledger knows what came of it.
+                return Decision(state)
             returned = calls.take_results(state, event)
             if event.cancelled is not None:
                 return _end(returned, "cancelled", cancelled(event.cancelled))
@@ -232,11 +235,17 @@ def _go_on(state: Calling, besides: tuple[Job, ...] | None = None) -> Decision:
     return Decision(following, pending(following))
 
 
+def _was_stopped(event: CallsReturned) -> bool:
+    """Tell whether a job was stopped, or found calls that were."""
+    stopped = any(each.error is not None and each.error.code is ErrorCode.TOOL_CANCELLED for each in event.results)
+    return event.cancelled is not None or stopped
+
+
 def _again(state: Calling, event: JobReleased) -> Decision:
     job = _job_of(state, event.kind, event.index)
     if job is None or event.attempt < job.attempt:
         return Decision(state)
-    if event.attempt >= MAX_ATTEMPTS:
+    if event.attempt - state.spared >= MAX_ATTEMPTS:
         return _end(state, "failed", HANDED_BACK)
     raised = msgspec.structs.replace(job, attempt=event.attempt + 1, message=0, deliveries=0)
     jobs = tuple(raised if each is job else each for each in state.jobs)
