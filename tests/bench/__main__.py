@@ -21,6 +21,8 @@ from bench import (
     bench_holds,
     bench_keys,
     bench_limits,
+    bench_metrics,
+    bench_sizing,
     bench_storage,
     bench_tools,
     bench_turns,
@@ -29,7 +31,7 @@ from bench.bench_cluster import CLIENT_CORE, RUN, answering, child, running
 from bench.bench_table import show
 from kitemesh_cli.servers import free_port
 
-PARTS: Final = ("turns", "durable", "history", "tools", "holds", "limits", "keys", "storage")
+PARTS: Final = ("turns", "durable", "history", "tools", "holds", "limits", "keys", "sizing", "metrics", "storage")
 
 
 async def bench(parts: list[str]) -> dict[str, Any]:
@@ -70,8 +72,12 @@ async def on_cluster(parts: list[str], folder: Path) -> dict[str, Any]:
                 result["limits"] = await bench_limits.measure(cluster)
             if "keys" in parts:
                 result["keys"] = await bench_keys.measure(cluster)
+            if "sizing" in parts:
+                result["sizing"] = await bench_sizing.measure(cluster)
         if "holds" in parts:
             result["holds"]["open"] = await bench_holds.measure_open(folder, upstream)
+        if "metrics" in parts:
+            result["metrics"] = await bench_metrics.measure(folder, upstream)
     return result
 
 

@@ -122,13 +122,14 @@ def child(command: list[str], cores: set[int], log: Path, **environ: str) -> Ite
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, name: str, upstream: int) -> AsyncIterator[Cluster]:
-    """Run a cluster while inside, its data in the folder."""
+async def running(folder: Path, name: str, upstream: int, **environ: str) -> AsyncIterator[Cluster]:
+    """Run a cluster while inside, its data in the folder; its processes get these variables as well."""
     port, data, log = free_port(), folder / name, folder / f"{name}.log"
     chosen = folder / "catalog.yaml"
     chosen.write_text(yaml.safe_dump(catalog(upstream)))
     command = [*RUN, "kitemesh_cli", "dev", "--port", str(port), "--data", str(data)]
-    with child(command, SERVER_CORE, log, KITEMESH_CATALOG=str(chosen), KITEMESH_SLOTS="2000") as process:
+    own = {"KITEMESH_CATALOG": str(chosen), "KITEMESH_SLOTS": "2000", **environ}
+    with child(command, SERVER_CORE, log, **own) as process:
         await answering(port, "/v1/models", process, log)
         yield Cluster(port, data, (data / "key").read_text().strip(), _members(process.pid))
 

@@ -17,6 +17,8 @@ PLAIN_FIGURES: Final = (
 )
 
 LONG_MOST: Final = 1.15
+METRICS_LEAST: Final = 0.97
+METRICS_MOST: Final = 1.03
 
 Row = tuple[str, str, str, bool | None]
 """What, how much, the target, and whether it is met; `None` where there is none."""
@@ -44,6 +46,8 @@ def show(result: dict[str, Any]) -> None:
         rows += _limit_rows(result["limits"])
     if "keys" in result:
         rows += _key_rows(result["keys"])
+    if "metrics" in result:
+        rows += _metric_rows(result["metrics"])
     if "storage" in result:
         rows += _storage_rows(result["storage"])
     failures = sum(_failures(result))
@@ -54,7 +58,7 @@ def show(result: dict[str, Any]) -> None:
     for name in PLAIN_FIGURES:
         if name in result:
             print(f"{name:<45} {result[name]}")
-    for part in ("durable", "history", "tools", "holds", "limits", "keys"):
+    for part in ("durable", "history", "tools", "holds", "limits", "keys", "sizing", "metrics"):
         for name, value in _details(result.get(part, {}), part):
             print(f"{name:<45} {value}")
 
@@ -123,6 +127,14 @@ def _key_rows(keys: dict[str, Any]) -> Iterator[Row]:
     yield f"a known key of {of}, p50; of ten {few['known_us']} µs", f"{known} µs", "≤ 30 µs", known <= 30
     yield f"a key looked up among {of}, over among ten, p50", f"{looked_up}", "≤ 1.15", looked_up <= LONG_MOST
     yield f"CPU to keep up with {of} for 1.5 s", f"{many['keeping_up_us']} µs", "", None
+
+
+def _metric_rows(found: dict[str, Any]) -> Iterator[Row]:
+    for kind, figures in found.items():
+        if isinstance(figures, dict) and "per_s_ratio" in figures:
+            ratio, cpu = figures["per_s_ratio"], figures["cpu_ratio"]
+            yield f"throughput with metrics over without, {kind}", f"{ratio}", "≥ 0.97", ratio >= METRICS_LEAST
+            yield f"CPU a turn with metrics over without, {kind}", f"{cpu}", "≤ 1.03", cpu <= METRICS_MOST
 
 
 def _storage_rows(storage: dict[str, Any]) -> Iterator[Row]:
