@@ -70,6 +70,17 @@ class Replicas:
         """Return a replica's process id."""
         return self._running[name].pid
 
+    def health_port(self, name: str) -> int:
+        """Return where a replica tells of its health, and its metrics."""
+        return self._specs[name].health_port
+
+    def end(self, name: str) -> None:
+        """End a replica for good."""
+        del self._specs[name]
+        process = self._running.pop(name)
+        kill_group(process)
+        process.wait()
+
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Start what was killed again, at once, while inside."""
