@@ -1,18 +1,26 @@
-"""Files that other machines run: every document is read, and what it says about us is held against the code."""
+"""Files that other machines run: what they say about the services is held against the code."""
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from kitemesh_cli.access import ensure_access
 from kitemesh_cli.settings import BootstrapSettings
+from kitemesh_contracts.permissions import OPERATOR, SERVICES
+from kitemesh_gateway.app import LAST_WORDS_S
+from kitemesh_gateway.http_server import SHUTDOWN_S
 from kitemesh_gateway.settings import GatewaySettings
+from kitemesh_model_runner.runner import POSTED_S
 from kitemesh_model_runner.settings import RunnerSettings
 from kitemesh_orchestrator.settings import OrchestratorSettings
-from kitemesh_runtime.settings import PREFIX, Settings, load
+from kitemesh_runtime import health
+from kitemesh_runtime.catalog import parse
+from kitemesh_runtime.connection_nats import CLOSE_S
+from kitemesh_runtime.settings import KNOWN, PREFIX, Settings, load
 from kitemesh_tool_executor.settings import ExecutorSettings
+from manifests import FOLDER, HOW, KUBECTL, Document, container, documents, environment, of_kind, pods, service_pods
 
 MODELS: dict[str, type[Settings]] = {
     "gateway": GatewaySettings,
@@ -21,109 +29,136 @@ MODELS: dict[str, type[Settings]] = {
     "tool-executor": ExecutorSettings,
     "bootstrap": BootstrapSettings,
 }
-SECRETS = {"nats-url": "nats://nats:4222", "mongo-url": "mongodb://mongo", "key-pepper": "a pepper for the tests"}
-Document = dict[str, Any]
+PEPPER = "a pepper for the tests"
+SERVERS = {"KITEMESH_NATS_URL": "nats://nats:4222", "KITEMESH_MONGO_URL": "mongodb://mongo"}
+SECRETS = {
+    "kitemesh-gateway": {**SERVERS, "KITEMESH_KEY_PEPPER": PEPPER},
+    "kitemesh-orchestrator": SERVERS,
+    "kitemesh-model-runner": SERVERS,
+    "kitemesh-tool-executor": SERVERS,
+    "kitemesh-operator": {**SERVERS, "KITEMESH_KEY_PEPPER": PEPPER},
+}
+TO_SPARE_S = 5.0
+RUN = ("base", "overlays/dev", "overlays/prod", "examples/complete")
+
+runs = pytest.mark.parametrize("name", RUN, ids=[f"{name}-{HOW}" for name in RUN])
 
 
-@pytest.fixture(scope="module")
-def base() -> Path:
-    return Path(__file__).resolve().parents[2] / "k8s" / "base"
+def services(name: str) -> list[tuple[str, Document, Settings]]:
+    """List the services of a folder under k8s, their pods and the settings that these are told."""
+    return [
+        (service, pod, load(MODELS[service], environment(pod, SECRETS)))
+        for service, pod in service_pods(documents(name)).values()
+    ]
 
 
-@pytest.fixture(scope="module")
-def documents(base: Path) -> list[Document]:
-    kustomization = yaml.safe_load((base / "kustomization.yaml").read_text())
-    found = []
-    for name in kustomization["resources"]:
-        found += list(yaml.safe_load_all((base / name).read_text()))
-    return found
-
-
-def containers(documents: list[Document]) -> dict[str, Document]:
-    pods = [each["spec"]["template"]["spec"] for each in documents if each["kind"] in {"Deployment", "Job"}]
-    return {pod["containers"][0]["name"]: {**pod["containers"][0], "pod": pod} for pod in pods}
-
-
-def environment(container: Document) -> dict[str, str]:
-    return {
-        each["name"]: each["value"] if "value" in each else SECRETS[each["valueFrom"]["secretKeyRef"]["key"]]
-        for each in container["env"]
-    }
-
-
-def test_every_file_of_the_base_is_used_and_every_document_has_a_kind(base: Path, documents: list[Document]) -> None:
-    kustomization = yaml.safe_load((base / "kustomization.yaml").read_text())
-    catalog = kustomization["configMapGenerator"][0]["files"]
-    assert {file.name for file in base.iterdir()} == {"kustomization.yaml", *kustomization["resources"], *catalog}
-    assert all(each["apiVersion"] and each["kind"] and each["metadata"]["name"] for each in documents)
-    kinds = [each["kind"] for each in documents]
-    assert (kinds.count("Deployment"), kinds.count("Job"), kinds.count("ServiceAccount")) == (4, 1, 5)
-
-
-def test_the_base_offers_the_packaged_catalog_and_this_version(base: Path, repository: Path) -> None:
-    packaged = repository / "cli" / "src" / "kitemesh_cli" / "catalog.yaml"
-    assert (base / "catalog.yaml").read_text() == packaged.read_text()
-    version = (repository / "VERSION").read_text().strip()
-    images = yaml.safe_load((base / "kustomization.yaml").read_text())["images"]
-    assert {image["newTag"] for image in images} == {version}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_each_process_is_told_valid_settings_that_it_reads(documents: list[Document], name: str) -> None:
-    told = environment(containers(documents)[name])
-    settings = load(MODELS[name], told)
-    assert {variable.removeprefix(PREFIX).lower() for variable in told} <= settings.model_fields_set
-    if name != "bootstrap":
+@pytest.mark.requirement("kubernetes:manifests-agree")
+@runs
+def test_every_service_runs_with_valid_settings_that_it_reads(name: str) -> None:
+    found = services(name)
+    assert {service for service, _, _ in found} == set(SERVICES)
+    for _, pod, settings in found:
+        told = {each for each in environment(pod, SECRETS) if each.startswith(PREFIX)}
+        assert {variable.removeprefix(PREFIX).lower() for variable in told} <= settings.model_fields_set
         assert settings.health_host == "0.0.0.0"
+        assert settings.log_format == "json"
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "bootstrap"])
-def test_ports_and_probes_are_those_that_the_process_listens_on(documents: list[Document], name: str) -> None:
-    container = containers(documents)[name]
-    settings = load(MODELS[name], environment(container))
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports["health"] == settings.health_port
-    if isinstance(settings, GatewaySettings):
-        assert ports["http"] == settings.port
-    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
-    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
-    assert container["pod"]["terminationGracePeriodSeconds"] > settings.drain_s
+@runs
+def test_the_bootstrap_job_runs_with_valid_settings_that_it_reads(name: str) -> None:
+    job = pods(documents(name))["kitemesh-bootstrap"]
+    told = {variable: text for variable, text in environment(job, SECRETS).items() if variable.startswith(PREFIX)}
+    settings = load(BootstrapSettings, told)
+    assert {variable.removeprefix(PREFIX).lower() for variable in told} <= settings.model_fields_set
+    assert container(job)["args"][0] == "bootstrap"
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_no_pod_has_more_rights_than_it_needs(documents: list[Document], name: str) -> None:
-    container = containers(documents)[name]
-    pod = container["pod"]
-    accounts = {each["metadata"]["name"]: each for each in documents if each["kind"] == "ServiceAccount"}
-    assert accounts[pod["serviceAccountName"]]["automountServiceAccountToken"] is False
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
+def test_the_operators_shell_is_told_variables_that_some_verb_reads() -> None:
+    told = environment(pods(documents("operator/dev"))["kitemesh-operator"], SECRETS)
+    assert {variable.removeprefix(PREFIX) for variable in told} <= KNOWN
+    assert {"KITEMESH_KEY_PEPPER", *SERVERS} <= set(told)
+
+
+@pytest.mark.requirement("kubernetes:manifests-agree")
+@runs
+def test_ports_and_probes_are_those_that_the_process_listens_on(name: str) -> None:
+    served = {route.resource.canonical for route in health.routes(bool, ()).router.routes() if route.resource}
+    for service, pod, settings in services(name):
+        only = container(pod)
+        ports = {port["name"]: port["containerPort"] for port in only["ports"]}
+        assert ports.pop("health") == settings.health_port
+        assert ports == ({"http": settings.port} if isinstance(settings, GatewaySettings) else {}), service
+        paths = {probe: only[probe]["httpGet"]["path"] for probe in only if probe.endswith("Probe")}
+        assert paths == {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
+        assert set(paths.values()) <= served
+        assert all(only[probe]["httpGet"]["port"] == "health" for probe in paths)
+    (port,) = of_kind(documents(name), "Service")["kitemesh-gateway"]["spec"]["ports"]
+    assert port["targetPort"] == "http"
+
+
+@pytest.mark.requirement("kubernetes:manifests-agree")
+@runs
+def test_a_pod_is_given_the_time_that_its_process_takes_to_stop(name: str) -> None:
+    for service, pod, settings in services(name):
+        hook_s = container(pod).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        # Only a gateway is called by others; a worker takes what it wants to have.
+        assert bool(hook_s) is (service == "gateway")
+        # Servers shut down twice, for clients and for health; `cleanup()` takes twice its time.
+        code_s = settings.drain_s + max(LAST_WORDS_S, POSTED_S) + 4 * SHUTDOWN_S + CLOSE_S
+        assert pod["spec"]["terminationGracePeriodSeconds"] >= hook_s + code_s + TO_SPARE_S
+
+
+@pytest.mark.requirement("kubernetes:manifests-agree")
+@runs
+def test_every_secret_that_is_referred_to_is_one_that_the_operator_makes(name: str, tmp_path: Path) -> None:
+    access = ensure_access(tmp_path / "passwords.json")
+    made = {
+        f"kitemesh-{service}": set(access.variables(service, nats="nats://n", mongo="mongodb://m", database="d"))
+        for service in SERVICES
     }
+    made["kitemesh-gateway"].add("KITEMESH_KEY_PEPPER")
+    made[f"kitemesh-{OPERATOR}"] = {*SERVERS, "KITEMESH_KEY_PEPPER"}
+    for each in [*pods(documents(name)).values(), *pods(documents("operator/prod")).values()]:
+        for variable in container(each).get("env", ()):
+            key = variable.get("valueFrom", {}).get("secretKeyRef")
+            assert key is None or (key["key"] == variable["name"] and key["key"] in made[key["name"]])
+    for service, pod, _ in services(name):
+        assert {
+            variable["valueFrom"]["secretKeyRef"]["name"]
+            for variable in container(pod)["env"]
+            if "secretKeyRef" in variable.get("valueFrom", {})
+        } == {f"kitemesh-{service}"}
 
 
-def test_compose_runs_every_service_with_settings_that_are_known(repository: Path) -> None:
-    compose = yaml.safe_load((repository / "compose.yaml").read_text())
-    assert set(compose["services"]) == {*MODELS, "nats", "mongodb"}
-    for name, model in MODELS.items():
-        service = compose["services"][name]
-        told = {variable: value.replace("${", "") for variable, value in service["environment"].items()}
-        load(model, told)
-        assert service["build"]["args"]["SERVICE"] == ("cli" if name == "bootstrap" else name)
-        if name != "bootstrap":
-            assert "9090/readyz" in service["healthcheck"]["test"][-1]
-            assert float(service["stop_grace_period"].removesuffix("s")) > Settings.model_fields["drain_s"].default
+@pytest.mark.requirement("kubernetes:manifests-agree")
+def test_each_pool_of_a_catalog_has_workers_of_its_own_name() -> None:
+    for name, file in (
+        ("base", FOLDER / "base" / "catalog.yaml"),
+        ("examples/complete", FOLDER / "examples" / "complete" / "catalog.yaml"),
+    ):
+        catalog = parse(file.read_text())
+        for service, wanted in (("model-runner", catalog.pools.model), ("tool-executor", catalog.pools.tool)):
+            found = {
+                settings.pool
+                for each, _, settings in services(name)
+                if each == service and isinstance(settings, RunnerSettings | ExecutorSettings)
+            }
+            # The names of further pools are patches.
+            assert found == (set(wanted) if KUBECTL else {"default"})
 
 
-def test_the_image_is_told_settings_that_are_known(repository: Path) -> None:
-    text = (repository / "Dockerfile").read_text()
-    told = dict(re.findall(r"(KITEMESH_\w+)=(\S+)", text))
-    settings = load(GatewaySettings, {**told, "KITEMESH_KEY_PEPPER": SECRETS["key-pepper"]})
-    exposed = re.findall(r"^EXPOSE (\d+) (\d+)$", text, re.MULTILINE)
-    assert exposed == [(str(settings.port), str(settings.health_port))]
-    assert "\nUSER 10001:10001\n" in text
+def test_the_base_offers_the_packaged_catalog(repository: Path) -> None:
+    packaged = repository / "cli" / "src" / "kitemesh_cli" / "catalog.yaml"
+    assert (FOLDER / "base" / "catalog.yaml").read_text() == packaged.read_text()
+
+
+def test_every_image_is_of_this_release_or_the_one_that_compose_runs(repository: Path) -> None:
+    version = (repository / "VERSION").read_text().strip()
+    compose = yaml.safe_load((repository / "compose.yaml").read_text())["services"]
+    ours = {f"kitemesh-{service}:{version}" for service in (*SERVICES, "cli")}
+    foreign = {compose[server]["image"] for server in ("nats", "mongodb")}
+    for name in (*RUN, "operator/dev"):
+        assert {container(pod)["image"] for pod in pods(documents(name)).values()} <= ours | foreign
 
 
 def test_the_same_uv_installs_everywhere(repository: Path) -> None:
