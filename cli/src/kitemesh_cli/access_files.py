@@ -33,6 +33,11 @@ def write_access(folder: Path, settings: Settings) -> tuple[Access, list[str]]:
         raise Failed(f"the passwords cannot be kept in {folder}: {exc.strerror}") from exc
 
 
+def environment_file(folder: Path, user: str) -> Path:
+    """Return where the variables of a service, or of the operator, are."""
+    return folder / f"{user}.env"
+
+
 def _files(access: Access, settings: Settings) -> dict[str, str]:
     nats, mongo = settings.nats_url.get_secret_value(), settings.mongo_url.get_secret_value()
     told = {

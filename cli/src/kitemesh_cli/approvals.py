@@ -4,13 +4,13 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
 from kitemesh_cli import approvals_shown
 from kitemesh_cli.arguments import add_data, folder_of, identifier
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.gateway_client import Place, ask, find_gateway
+from kitemesh_cli.output import add_json, print_json
 
 STATUSES: Final = ("open", "decided", "expired", "cancelled", "all")
 
@@ -80,7 +80,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         )
         each.add_argument("--reason", default="", help="kept with the decision; told to the model when denied")
     for each in (listing, show, approve, deny):
-        each.add_argument("--json", action="store_true", help="print JSON")
+        add_json(each)
         add_data(each, "data folder of `kitemesh dev`; while one runs there, its gateway and key are used")
 
 
@@ -112,7 +112,7 @@ def list_approvals(arguments: argparse.Namespace) -> int:
         query = {**query, "cursor": str(cursor)}
     shown = found[: max(0, arguments.limit)]
     if arguments.json:
-        _print_json(shown)
+        print_json(shown)
     elif not shown:
         print("there are no approvals" if arguments.status == "all" else f"no approval is {arguments.status}")
     else:
@@ -126,7 +126,7 @@ def show_approval(arguments: argparse.Namespace) -> int:
     """Be `approvals show`."""
     approval = ask(_place(arguments), "GET", f"/v1/approvals/{arguments.id}")
     if arguments.json:
-        _print_json(approval)
+        print_json(approval)
     else:
         print(approvals_shown.whole(approval, time.time()))
     return 0
@@ -158,7 +158,7 @@ def _decide(arguments: argparse.Namespace, *, approved: bool) -> int:
     decisions = [_decision(call, edits, approved=approved, reason=arguments.reason) for call in chosen]
     decided = ask(place, "POST", f"{path}/decide", body={"decisions": decisions})
     if arguments.json:
-        _print_json(decided)
+        print_json(decided)
     else:
         print(approvals_shown.outcome(decided, chosen))
     return 0
@@ -175,7 +175,3 @@ def _decision(call: str, edits: dict[str, Any], *, approved: bool, reason: str) 
 
 def _place(arguments: argparse.Namespace) -> Place:
     return find_gateway(folder_of(arguments), os.environ)
-
-
-def _print_json(value: dict[str, Any] | Sequence[Any]) -> None:
-    print(json.dumps(value, indent=2))

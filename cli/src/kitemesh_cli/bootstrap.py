@@ -10,6 +10,7 @@ from kitemesh_cli.access_files import NATS_USERS, write_access
 from kitemesh_cli.arguments import add_data, folder_of
 from kitemesh_cli.connections import open_cli_bus, open_cli_database
 from kitemesh_cli.failures import Failed
+from kitemesh_cli.output import add_json, print_json
 from kitemesh_cli.retention import ensure_retention
 from kitemesh_cli.settings import BootstrapSettings, load_settings
 from kitemesh_contracts.permissions import SERVICES, ServiceName
@@ -48,6 +49,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--files-only", action="store_true", help="with --access: write the files, for servers that do not run yet"
     )
+    add_json(parser)
     add_data(parser)
     parser.set_defaults(run=run)
 
@@ -65,12 +67,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.access is not None:
         access, written = write_access(arguments.access, settings)
         passwords = {service: access.mongo[service] for service in SERVICES}
-    for line in written:
-        print(line)
-    if any(line.endswith(NATS_USERS) for line in written):
-        print("include it in nats-server's configuration, and reload the server")
+    must_reload = any(line.endswith(NATS_USERS) for line in written)
+    if not arguments.json:
+        for line in written:
+            print(line)
+        if must_reload:
+            print("include it in nats-server's configuration, and reload the server")
     made = [] if arguments.files_only else _on_servers(settings, passwords)
     changes = [*written, *made]
+    if arguments.json:
+        print_json({"changes": changes, "reload_nats": must_reload})
+        return 0
     for change in made:
         print(change)
     print(f"{len(changes)} changes made" if changes else "everything is as it should be")
@@ -97,7 +104,12 @@ async def bootstrap(
         Unavailable: A server does not answer.
 
     """
-    streams = topology(catalog.model_pools(), catalog.tool_pools(), turn_queue_max=settings.turn_queue_max)
+    streams = topology(
+        catalog.model_pools(),
+        catalog.tool_pools(),
+        turn_queue_max=settings.turn_queue_max,
+        out_max_bytes=settings.out_max_bytes,
+    )
     async with open_cli_bus(settings) as bus:
         changes = await apply(bus, streams, replicas=settings.replicas)
     async with open_cli_database(settings) as database:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from kitemesh_cli.failures import EX_FAILED, Failed
+from kitemesh_cli.output import add_json, print_json
 from kitemesh_runtime.catalog import Catalog, CatalogError
 from kitemesh_runtime.catalog_file import read
 from kitemesh_runtime.catalog_text import Lines
 from kitemesh_runtime.catalog_tools import PythonTool
+from kitemesh_runtime.one_line import one_line
 
 _GROUP: Final = "kitemesh.tools"
 
@@ -26,6 +28,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         description="Read a catalog as the services do and print every mistake, one a line; exit 1 if there is any.",
     )
     check.add_argument("file", type=Path, metavar="FILE", help="the YAML file")
+    add_json(check)
     check.set_defaults(run=run)
 
 
@@ -36,8 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         catalog = read(arguments.file)
     except CatalogError as exc:
-        for line in place(arguments.file, exc):
-            print(line)
+        problems = list(place(arguments.file, exc))
+        if arguments.json:
+            print_json({"valid": False, "problems": problems, "warnings": [], "counts": {}})
+        for line in () if arguments.json else problems:
+            print(one_line(line))
         return EX_FAILED
     counts = {
         "providers": len(catalog.providers),
@@ -48,8 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
         "policies": len(catalog.policies),
         "webhooks": len(catalog.webhooks),
     }
-    for warning in find_doubtful(catalog):
-        sys.stderr.write(f"kitemesh: warning: {warning}\n")
+    warnings = list(find_doubtful(catalog))
+    if arguments.json:
+        print_json({"valid": True, "problems": [], "warnings": warnings, "counts": counts})
+        return 0
+    for warning in warnings:
+        sys.stderr.write(f"kitemesh: warning: {one_line(warning)}\n")
     print(f"{arguments.file} is valid; " + ", ".join(f"{name}: {count}" for name, count in counts.items()))
     return 0
 

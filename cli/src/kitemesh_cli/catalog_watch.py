@@ -10,6 +10,7 @@ from kitemesh_contracts.errors import Unavailable
 from kitemesh_runtime.bus_nats import open_bus
 from kitemesh_runtime.catalog import Catalog, CatalogError
 from kitemesh_runtime.catalog_file import POLL_S, Objection, WatchedFile, read
+from kitemesh_runtime.one_line import one_line
 from kitemesh_runtime.pool_queues_nats import find_missing
 
 CONNECT_S: Final = 3.0
@@ -62,4 +63,4 @@ async def judge(path: Path, objection: Objection) -> tuple[str, bool]:
 
 
 def _refused(sentences: list[str]) -> str:
-    return "\n".join(["catalog refused, the old one serves on:", *(f"    {each}" for each in sentences)])
+    return "\n".join(["catalog refused, the old one serves on:", *(f"    {one_line(each)}" for each in sentences)])

@@ -13,6 +13,7 @@ from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.clock import SystemClock
 from kitemesh_runtime.directory import Directory
 from kitemesh_runtime.driver_mongo import Database, open_database, ping
+from kitemesh_runtime.masking import mask_url
 from kitemesh_runtime.settings import Settings
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
@@ -77,7 +78,8 @@ async def open_cli_stores(settings: Settings) -> AsyncIterator[Stores]:
 
 def masked(url: str) -> str:
     """Return a URL, or several separated by commas, without credentials and options."""
-    return _CREDENTIALS.sub("//***@", url).partition("?")[0]
+    # A password that was not escaped may hold what ends a host's name or begins the options.
+    return _CREDENTIALS.sub("//***@", mask_url(url).partition("?")[0])
 
 
 def _unreachable(server: str, url: str, variable: str) -> Failed:

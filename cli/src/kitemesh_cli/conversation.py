@@ -10,6 +10,7 @@ import msgspec
 from kitemesh_cli.arguments import add_data, folder_of, identifier
 from kitemesh_cli.connections import open_cli_stores
 from kitemesh_cli.failures import Failed
+from kitemesh_cli.output import tame
 from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
 from kitemesh_runtime.settings import Settings
 
@@ -36,6 +37,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         metavar="T",
         help="whose it is; the anonymous tenant when left out (KITEMESH_ANONYMOUS_TENANT)",
     )
+    parser.add_argument("--json", action="store_true", help="print JSON, as it always does")
     add_data(parser)
     parser.set_defaults(run=run)
 
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = asyncio.run(_read(settings, tenant, arguments.conversation))
     if found is None:
         raise Failed(f"tenant {tenant} has no conversation {arguments.conversation}")
-    print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    print(tame(msgspec.json.format(msgspec.json.encode(found), indent=2).decode()))
     return 0
 
 

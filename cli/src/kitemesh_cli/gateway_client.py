@@ -12,6 +12,7 @@ from kitemesh_cli.data_folder import DataFolder, read_text
 from kitemesh_cli.dev_lock import holder
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.settings import ClientSettings
+from kitemesh_runtime.masking import mask_url
 from kitemesh_runtime.one_line import one_line
 from kitemesh_runtime.settings import load
 
@@ -19,6 +20,9 @@ TIMEOUT_S: Final = 15.0
 _REFUSED: Final = 400
 _UNAUTHORIZED: Final = 401
 _SHOWN_CHARS: Final = 500
+_START: Final = "start a cluster here with `make up`, or name its gateway in KITEMESH_URL"
+_MOST_BYTES: Final = 64 * 1024 * 1024
+"""Of an answer: more than any page of a gateway's has."""
 
 
 class Place(NamedTuple):
@@ -31,6 +35,11 @@ class Place(NamedTuple):
 
     url: str
     key: str
+
+    @property
+    def address(self) -> str:
+        """The URL as it may be shown: a proxy before the gateway may want a password in it."""
+        return mask_url(self.url)
 
 
 def find_gateway(folder: DataFolder, environ: Mapping[str, str]) -> Place:
@@ -52,34 +61,42 @@ def find_gateway(folder: DataFolder, environ: Mapping[str, str]) -> Place:
     return Place(url, key)
 
 
-def ask(place: Place, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None) -> Any:
+def ask(
+    place: Place,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, str] | None = None,
+    body: Any = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Any:
     """Send one request and return its decoded answer.
 
     Raises:
         Failed: The gateway does not answer, or refuses; the message is its own.
 
     """
-    return asyncio.run(_ask(place, method, path, query or {}, body))
+    return asyncio.run(_ask(place, method, path, query or {}, body, timeout_s=timeout_s))
 
 
-async def _ask(place: Place, method: str, path: str, query: Mapping[str, str], body: Any) -> Any:
+async def _ask(place: Place, method: str, path: str, query: Mapping[str, str], body: Any, *, timeout_s: float) -> Any:
     headers = {"Authorization": f"Bearer {place.key}"} if place.key else {}
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
             session.request(method, place.url + path, params=query, json=body, allow_redirects=False) as answer,
         ):
-            status, text = answer.status, await answer.text(errors="replace")
+            status, text = answer.status, await read_most(answer, _MOST_BYTES)
     except TimeoutError as exc:
-        raise Failed(f"the gateway at {place.url} did not answer within {TIMEOUT_S:.0f} s") from exc
-    except (aiohttp.ClientError, OSError) as exc:
-        raise Failed(_unreachable(place, exc)) from exc
+        raise Failed(f"the gateway at {place.address} did not answer within {timeout_s:.0f} s") from exc
+    except (aiohttp.ClientError, OSError, ValueError) as exc:
+        raise Failed(f"the gateway does not answer at {place.address}{_because(exc)}; {_START}") from exc
     content = _decode(text)
     if status >= _REFUSED:
         raise Failed(_refusal(place, status, content))
     if not isinstance(content, dict):
-        raise Failed(f"what answers at {place.url} is no kitemesh gateway (status {status})")
+        raise Failed(f"what answers at {place.address} is no kitemesh gateway (status {status})")
     return content
 
 
@@ -93,7 +110,7 @@ def _decode(text: str) -> Any:
 def _refusal(place: Place, status: int, content: Any) -> str:
     detail = content.get("detail") if isinstance(content, dict) else None
     if not isinstance(detail, str) or not detail:
-        return f"what answers at {place.url} is no kitemesh gateway, or an older one (status {status})"
+        return f"what answers at {place.address} is no kitemesh gateway, or an older one (status {status})"
     said = one_line(detail)[:_SHOWN_CHARS]
     code = content.get("code")
     named = f"{said} ({one_line(code)})" if isinstance(code, str) else said
@@ -102,8 +119,26 @@ def _refusal(place: Place, status: int, content: Any) -> str:
     return named
 
 
-def _unreachable(place: Place, error: Exception) -> str:
-    where = f"the gateway does not answer at {place.url}"
+def why_unreachable(error: Exception) -> str:
+    """Return why nothing was answered, or nothing: in the client's own words there may be the URL's password."""
     number = getattr(getattr(error, "os_error", error), "errno", None)
-    reason = f" ({os.strerror(number)})" if isinstance(number, int) and number > 0 else ""
-    return f"{where}{reason}; start a cluster here with `make up`, or name its gateway in KITEMESH_URL"
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    if isinstance(error, ValueError):
+        return "the URL or the key cannot be used"
+    return ""
+
+
+async def read_most(answer: aiohttp.ClientResponse, most_bytes: int) -> str:
+    """Return an answer's text, cut where it is longer."""
+    found = bytearray()
+    async for part in answer.content.iter_any():
+        found += part
+        if len(found) >= most_bytes:
+            break
+    return found[:most_bytes].decode(errors="replace")
+
+
+def _because(error: Exception) -> str:
+    why = why_unreachable(error)
+    return f" ({why})" if why else ""

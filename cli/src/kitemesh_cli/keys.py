@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from kitemesh_cli.administering import ACTOR, broadcast, how_told, open_desk, pe
 from kitemesh_cli.arguments import add_data, folder_of, grace_s, identifier, lifetime_s
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.limits import add_limits, limits_of, shown
+from kitemesh_cli.output import add_json, print_json
 from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
 from kitemesh_cli.tables import lay_out, moment
 from kitemesh_contracts.scopes import Scope
@@ -89,7 +89,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
             metavar="T",
             help="whose keys; the anonymous tenant's when left out (KITEMESH_ANONYMOUS_TENANT)",
         )
-        each.add_argument("--json", action="store_true", help="print JSON")
+        add_json(each)
         add_data(each)
 
 
@@ -118,7 +118,7 @@ def create_key(arguments: argparse.Namespace) -> int:
 
     asyncio.run(store())
     if arguments.json:
-        _print_json({**_public(record), "key": text})
+        print_json({**_public(record), "key": text})
     else:
         _print_new(text, record)
     return 0
@@ -135,7 +135,7 @@ def list_keys(arguments: argparse.Namespace) -> int:
 
     records = asyncio.run(read())
     if arguments.json:
-        _print_json([_public(record) for record in records])
+        print_json([_public(record) for record in records])
     elif not records:
         print(f"tenant {tenant} has no keys")
     else:
@@ -159,7 +159,7 @@ def rotate_key(arguments: argparse.Namespace) -> int:
 
     text, record, old, told = asyncio.run(rotate())
     if arguments.json:
-        _print_json({**_public(record), "key": text, "replaces": _public(old), "broadcast": told})
+        print_json({**_public(record), "key": text, "replaces": _public(old), "broadcast": told})
     else:
         _print_new(text, record)
         until = "it has run out" if old.expires_at_s is None else f"it serves until {moment(old.expires_at_s)} UTC"
@@ -182,7 +182,7 @@ def revoke_key(arguments: argparse.Namespace) -> int:
 
     record, told = asyncio.run(revoke())
     if arguments.json:
-        _print_json({**_public(record), "broadcast": told})
+        print_json({**_public(record), "broadcast": told})
     else:
         print(f"key {record.id} is revoked; {how_told(told)}")
     return 0
@@ -222,10 +222,6 @@ def _public(record: KeyRecord) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.to_builtins(record)
     del content["digest"]
     return {**content, "state": state_of(record, time.time())}
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
 
 
 def _print_table(records: list[KeyRecord]) -> None:

@@ -2,12 +2,11 @@
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -15,6 +14,7 @@ from kitemesh_cli.arguments import add_data, folder_of, identifier
 from kitemesh_cli.connections import open_cli_stores
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.knowledge_files import Readable, find_files, name_of, read
+from kitemesh_cli.output import add_json, print_json
 from kitemesh_cli.progress_bar import ProgressBar
 from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
 from kitemesh_cli.tables import lay_out, moment
@@ -61,7 +61,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
             metavar="T",
             help="whose; the anonymous tenant's when left out (KITEMESH_ANONYMOUS_TENANT)",
         )
-        each.add_argument("--json", action="store_true", help="print JSON")
+        add_json(each)
         add_data(each)
 
 
@@ -82,7 +82,7 @@ def add_files(arguments: argparse.Namespace) -> int:
 
     documents = asyncio.run(store())
     if arguments.json:
-        _print_json([msgspec.to_builtins(document) for document in documents])
+        print_json([msgspec.to_builtins(document) for document in documents])
     return 0
 
 
@@ -96,7 +96,7 @@ def list_documents(arguments: argparse.Namespace) -> int:
 
     documents = sorted(asyncio.run(gather()), key=lambda document: (document.base, document.name))
     if arguments.json:
-        _print_json([msgspec.to_builtins(document) for document in documents])
+        print_json([msgspec.to_builtins(document) for document in documents])
     elif not documents:
         where = f"base {arguments.base} of tenant {tenant}" if arguments.base else f"tenant {tenant}"
         print(f"{where} has no documents")
@@ -119,7 +119,7 @@ def remove_documents(arguments: argparse.Namespace) -> int:
 
     removed, unknown = asyncio.run(remove())
     if arguments.json:
-        _print_json([msgspec.to_builtins(document) for document in removed])
+        print_json([msgspec.to_builtins(document) for document in removed])
     else:
         for document in removed:
             print(f"{one_line(document.name)}: removed")
@@ -190,7 +190,3 @@ def _settings(arguments: argparse.Namespace) -> tuple[KeysSettings, str]:
 
 def _count(passages: int) -> str:
     return "1 passage" if passages == 1 else f"{passages} passages"
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))

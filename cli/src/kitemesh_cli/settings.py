@@ -8,7 +8,8 @@ from pydantic import Field, SecretStr
 from kitemesh_cli.data_folder import DataFolder, read_environment, shown
 from kitemesh_cli.dev_lock import holder
 from kitemesh_cli.failures import Failed
-from kitemesh_runtime.settings import PREFIX, Settings, load
+from kitemesh_contracts.topology import OUT_MAX_BYTES
+from kitemesh_runtime.settings import PREFIX, OutMaxBytes, Settings, load
 
 DEV_PORT: Final = 8002
 DEV_TENANT: Final = "dev"
@@ -28,7 +29,7 @@ class KeysSettings(Settings):
 
 
 class ClientSettings(Settings):
-    """Settings of `kitemesh approvals`, which asks a gateway."""
+    """Settings of `kitemesh approvals`, `dead`, `doctor` and `status`, which ask a gateway."""
 
     url: str = Field(
         f"http://127.0.0.1:{DEV_PORT}",
@@ -47,6 +48,7 @@ class BootstrapSettings(Settings):
     turn_queue_max: Annotated[
         int, Field(ge=1, le=10_000_000, description="Accepted turns that may wait; more are answered 429.")
     ] = 10_000
+    out_max_bytes: OutMaxBytes = OUT_MAX_BYTES
     retention_days: Annotated[
         int,
         Field(

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import os
 from typing import Any, Final, cast, get_args
 
@@ -13,10 +12,12 @@ from kitemesh_cli.administering import ACTOR, broadcast, how_told, open_desk
 from kitemesh_cli.arguments import add_data, folder_of, identifier
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.limits import NONE, add_limits, limits_of, shown
+from kitemesh_cli.output import add_json, print_json
 from kitemesh_cli.settings import KeysSettings, load_settings
 from kitemesh_cli.tables import lay_out, moment
 from kitemesh_contracts.topology import PRIORITIES
 from kitemesh_runtime.administration import tenant_of, token_of
+from kitemesh_runtime.one_line import one_line
 from kitemesh_runtime.tenancy import DEFAULT_DAYS, DEFAULT_NAME, DEFAULT_TENANT, Kind, TenantRecord, merge
 
 PAGE: Final = 500
@@ -83,7 +84,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     for each in (show, setting, remove):
         each.add_argument("tenant", type=identifier, metavar="TENANT", help=f"its name, or {DEFAULT_NAME}")
     for each in (listing, show, setting, remove):
-        each.add_argument("--json", action="store_true", help="print JSON")
+        add_json(each)
         add_data(each)
 
 
@@ -102,7 +103,7 @@ def list_tenants(arguments: argparse.Namespace) -> int:
 
     records = asyncio.run(read())
     if arguments.json:
-        _print_json([_public(record) for record in records])
+        print_json([_public(record) for record in records])
     elif not records:
         print("nothing is said of any tenant: each may do what it likes")
     else:
@@ -123,10 +124,10 @@ def show_tenant(arguments: argparse.Namespace) -> int:
     own = said or TenantRecord(id=tenant)
     effective = merge(own, default or TenantRecord(id=DEFAULT_TENANT))
     if arguments.json:
-        _print_json({**_public(own), "effective": _public(effective)})
+        print_json({**_public(own), "effective": _public(effective)})
     else:
         for name, value in _lines(effective):
-            print(f"{name:<16}{value}")
+            print(f"{name:<16}{one_line(value)}")
     return 0
 
 
@@ -143,7 +144,7 @@ def set_tenant(arguments: argparse.Namespace) -> int:
 
     record, told = asyncio.run(store())
     if arguments.json:
-        _print_json({**_public(record), "broadcast": told})
+        print_json({**_public(record), "broadcast": told})
     else:
         print(f"tenant {token_of(record.id)} is set; {how_told(told)}")
     return 0
@@ -162,7 +163,7 @@ def remove_tenant(arguments: argparse.Namespace) -> int:
 
     told = asyncio.run(remove())
     if arguments.json:
-        _print_json({"id": arguments.tenant, "deleted": True, "broadcast": told})
+        print_json({"id": arguments.tenant, "deleted": True, "broadcast": told})
     else:
         print(f"nothing is said of tenant {arguments.tenant} any more; {how_told(told)}")
     return 0
@@ -206,10 +207,6 @@ def _settings(arguments: argparse.Namespace) -> KeysSettings:
 def _public(record: TenantRecord) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.to_builtins(record)
     return {**content, "id": token_of(record.id)}
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
 
 
 def _row(record: TenantRecord) -> tuple[str, ...]:

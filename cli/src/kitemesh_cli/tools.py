@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from kitemesh_cli.arguments import add_data, folder_of, identifier
 from kitemesh_cli.connections import open_cli_stores
 from kitemesh_cli.failures import Failed
 from kitemesh_cli.mcp_offers import Entry, compare, find_gone, render
+from kitemesh_cli.output import add_json, print_json
 from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
 from kitemesh_cli.tables import lay_out, moment
 from kitemesh_runtime import catalog_file
@@ -68,7 +68,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     unknown.set_defaults(run=list_unknown)
     for each in (offered, unknown):
-        each.add_argument("--json", action="store_true", help="print JSON")
+        add_json(each)
         add_data(each)
 
 
@@ -83,9 +83,7 @@ def list_offered(arguments: argparse.Namespace) -> int:
         servers, known = _chosen(catalog, named), catalog.tools
     entries, gone = asyncio.run(_compare(servers, known))
     if arguments.json:
-        print(
-            json.dumps({"tools": [entry._asdict() for entry in entries], "gone": [name for _, name in gone]}, indent=2)
-        )
+        print_json({"tools": [entry._asdict() for entry in entries], "gone": [name for _, name in gone]})
     elif not entries and not gone:
         print("# no MCP server offers a tool")
     else:
@@ -132,7 +130,7 @@ def list_unknown(arguments: argparse.Namespace) -> int:
     tenant = tenant_of(arguments.tenant, settings, folder)
     rows = asyncio.run(_read(settings, tenant, max(1, arguments.limit)))
     if arguments.json:
-        print(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
+        print_json([msgspec.to_builtins(row) for row in rows])
     elif not rows:
         print(f"tenant {tenant} has no call whose outcome is unknown")
     else:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +12,7 @@ import msgspec
 from kitemesh_cli.arguments import add_data, folder_of, identifier
 from kitemesh_cli.connections import open_cli_stores
 from kitemesh_cli.failures import Failed
+from kitemesh_cli.output import add_json, print_json
 from kitemesh_cli.settings import KeysSettings, load_settings, tenant_of
 from kitemesh_cli.tables import lay_out
 from kitemesh_runtime.usage import COUNTS, By, Period, UsageRow, Usages
@@ -60,7 +60,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         metavar="T",
         help="whose; the anonymous tenant's when left out (KITEMESH_ANONYMOUS_TENANT)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     add_data(parser)
     parser.set_defaults(run=run)
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     told = asyncio.run(read())
     if arguments.json:
-        print(json.dumps(_public(told, tenant, period, by), indent=2))
+        print_json(_public(told, tenant, period, by))
         return 0
     whose = "any tenant" if tenant is None else f"tenant {tenant}"
     if not told.rows:

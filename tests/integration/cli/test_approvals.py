@@ -109,7 +109,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gateway
 
     server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
     kept.url = f"http://{LOOPBACK}:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KITEMESH_URL", kept.url)

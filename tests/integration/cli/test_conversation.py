@@ -23,7 +23,7 @@ def stored(run: Callable[..., Any], mongo_url: str) -> None:
         conversation="c1",
         ordinal=1,
         input=(UserMessage(parts=(TextPart(text="How are you?"),)),),
-        answer=AssistantMessage(text="Well."),
+        answer=AssistantMessage(text="Well.\x1b[2J\x7f\x9b2J\u202e"),
     )
 
     async def store() -> None:
@@ -44,7 +44,8 @@ def test_a_conversation_is_printed_with_its_turns(run: Callable[..., Any], store
     content = json.loads(shown.out)
     assert content["id"] == "c1"
     assert [turn["id"] for turn in content["turns"]] == ["t1"]
-    assert content["turns"][0]["answer"]["text"] == "Well."
+    assert content["turns"][0]["answer"]["text"] == "Well.\x1b[2J\x7f\x9b2J\u202e"
+    assert not {*"\x1b\x7f\x9b\u202e"} & {*shown.out}
 
 
 def test_another_tenants_conversation_does_not_exist(run: Callable[..., Any], stored: None) -> None:

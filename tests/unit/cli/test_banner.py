@@ -48,3 +48,4 @@ def test_credentials_in_urls_are_not_printed() -> None:
     assert masked("nats://u:p@a:1,nats://u:p@b:2") == "nats://***@a:1,nats://***@b:2"
     assert masked("mongodb://u:p@a:1,b:2/db?authSource=admin") == "mongodb://***@a:1,b:2/db"
     assert masked("nats://127.0.0.1:4222") == "nats://127.0.0.1:4222"
+    assert masked("nats://u:p/w?x@a:1,tls://token@b:2") == "nats://***@a:1,tls://***@b:2"

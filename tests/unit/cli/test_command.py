@@ -18,6 +18,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     ("problem", "code", "said"),
     [
         (Failed("no such thing"), 1, "kitemesh: no such thing\n"),
+        (Failed("no model \x1b[2Jm; its log:\nended"), 1, "kitemesh: no model \\x1b[2Jm; its log:\nended\n"),
         (SettingsError(["A is wrong", "B is wrong"]), 78, "kitemesh: A is wrong\nkitemesh: B is wrong\n"),
         (Unavailable(ErrorCode.STORE_DOWN, "The store does not answer"), 1, "kitemesh: The store does not answer\n"),
         (
@@ -96,6 +97,9 @@ def test_a_valid_catalog_is_summed_up_and_a_wrong_one_told_in_full(
         ["2", "models.m.provider"],
         ["3", "extra"],
     ]
+    file.write_text('providers: {s: {kind: scripted}}\nmodels: {"\\e[2Jm": {provider: s}}\n')
+    assert run(monkeypatch, "catalog", "check", str(file)) == 1
+    assert "models.\\x1b[2Jm: " in capsys.readouterr().out
     file.write_text("models: [\n")
     assert run(monkeypatch, "catalog", "check", str(file)) == 1
     assert capsys.readouterr().out.startswith(f"{file}:2: not YAML: ")

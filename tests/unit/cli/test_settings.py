@@ -54,3 +54,34 @@ def test_an_unknown_variable_and_a_bad_value_are_told_together(folder: DataFolde
 def test_the_supervisor_knows_what_the_person_has_set() -> None:
     assert "catalog" not in DevSettings().model_fields_set
     assert DevSettings(catalog=Path("mine.yaml")).model_fields_set == {"catalog"}
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("KITEMESH_NATS_URL", "nats://a:s/cret@h:1"),
+        ("KITEMESH_NATS_URL", "nats://a:right@h:1,nats://a:12/cret@h:1"),
+        ("KITEMESH_NATS_URL", "tls://a:s?cret@h"),
+        ("KITEMESH_MONGO_URL", "mongodb://a:s/cret@h:1,i:2/?tls=true"),
+        ("KITEMESH_MONGO_URL", "mongodb://h:one,i:2"),
+    ],
+)
+def test_a_password_that_is_not_encoded_is_a_problem_that_does_not_show_it(
+    folder: DataFolder, name: str, url: str
+) -> None:
+    with pytest.raises(SettingsError, match="percent-encoded") as caught:
+        load_settings(BootstrapSettings, folder, {name: url})
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mongodb://a:s%2Fcret@h:1,i:2/db?authSource=a@b",
+        "mongodb://[::1]:27017,h/",
+        "mongodb+srv://a:b@cluster.example",
+        "mongodb://%2Ftmp%2Fmongodb.sock",
+    ],
+)
+def test_addresses_as_drivers_read_them_are_taken(folder: DataFolder, url: str) -> None:
+    assert load_settings(BootstrapSettings, folder, {"KITEMESH_MONGO_URL": url}).mongo_url.get_secret_value() == url
