@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check format test-unit test-contract test-integration test-e2e test-clients clients bench chaos golden docs clean
+.PHONY: help setup up down demo test check format test-unit test-contract test-integration test-e2e test-clients clients prometheus dashboards-check bench chaos scale-demo golden docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,8 @@ down: ## stop what `make up` started
 demo: setup ## kill a gateway and a model-runner under a stream and watch it go on; half a minute, touches no other cluster
 	@exec $(BIN)/kitemesh demo
 
-test: setup check clients ## lint, types, imports and every test but chaos, bench and the clients of Node.js 22
+test: setup ## lint, types, imports and every test but chaos, bench and the clients of Node.js 22
+	@$(MAKE) --no-print-directory -j3 --output-sync=target check clients prometheus
 	@$(BIN)/pytest -m "not chaos and not bench and not node22"
 
 check: setup ## lint, format, types, imports, lock file
@@ -42,13 +43,13 @@ format: setup ## format the code and mend what ruff can
 test-unit: setup ## the tests without a server
 	@$(BIN)/pytest tests/unit
 
-test-contract: setup ## released messages, generated documents, manifests
+test-contract: setup prometheus ## released messages, generated documents, manifests
 	@$(BIN)/pytest tests/contract
 
 test-integration: setup ## adapters on a real nats-server and mongod
 	@$(BIN)/pytest tests/integration
 
-test-e2e: setup ## real processes, real clients
+test-e2e: setup prometheus ## real processes, real clients
 	@$(BIN)/pytest tests/e2e -m "not chaos and not bench"
 
 test-clients: setup ## every client that is known to work, the ones of Node.js 22, too; prints a table
@@ -58,16 +59,26 @@ test-clients: setup ## every client that is known to work, the ones of Node.js 2
 clients: setup
 	@sh scripts/setup_clients.sh node
 
+prometheus: setup
+	@sh scripts/setup_prometheus.sh
+
+dashboards-check: setup prometheus ## have load and real faults, and see that every panel has data and every alert fires; six minutes
+	@PYTHONPATH=tests $(BIN)/python -m observed
+
 bench: setup ## measure this machine; prints a table, writes JSON to bench-results/
 	@PYTHONPATH=tests $(BIN)/python -m bench
 
 chaos: setup ## break services, NATS, MongoDB, disks and the network under load (FAULTS=, SEED=, ONLY=turns|nats|…)
 	@PYTHONPATH=tests $(BIN)/python -m chaos $(if $(FAULTS),--faults "$(FAULTS)") $(if $(SEED),--seed "$(SEED)") $(if $(ONLY),--only "$(ONLY)")
 
+scale-demo: setup ## scale each service of a real cluster by itself, and have replicas leave; four minutes, writes docs/scaling.md
+	@env -u VIRTUAL_ENV -u UV_PROJECT_ENVIRONMENT $(BIN)/uv sync --quiet --frozen --inexact --group plots --python $(BIN)/python
+	@PYTHONPATH=tests $(BIN)/python -m scale
+
 golden: setup ## keep the bytes of a new example message (NAME=turn.start.with_field)
 	@PYTHONPATH=tests $(BIN)/python scripts/write_golden.py "$(NAME)"
 
-docs: setup ## write docs/settings.md, docs/metrics.md and docs/turn.md again
+docs: setup ## write everything again that follows from code: documents, dashboards, rules
 	@PYTHONPATH=tests $(BIN)/python scripts/generate_docs.py
 
 clean: ## remove .venv and caches; the data of `make up` stays

@@ -1,4 +1,4 @@
-"""Write the documents that follow from code: settings.md, metrics.md and turn.md in docs. `--check` only compares."""
+"""Write the files that follow from code: documents, dashboards and rules. `--check` only compares."""
 
 # ruff: noqa: INP001  a script, not a package
 
@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
+from kubernetes_files import FILES as KUBERNETES
+from observability_files import FILES as OBSERVABILITY
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from sizing_document import sizing_document
 from turn_document import turn_document
 
 from kitemesh_cli.settings import BootstrapSettings, ClientSettings, DevSettings, KeysSettings
@@ -20,7 +23,7 @@ from kitemesh_runtime.metrics import describe
 from kitemesh_runtime.settings import PREFIX, Settings
 from kitemesh_tool_executor.settings import ExecutorSettings
 
-DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+ROOT: Final = Path(__file__).resolve().parent.parent
 
 SETTINGS_INTRO: Final = """\
 # Settings
@@ -112,7 +115,15 @@ def metrics_document() -> str:
     return METRICS_INTRO + "".join(rows)
 
 
-DOCUMENTS: Final = {"settings.md": settings_document, "metrics.md": metrics_document, "turn.md": turn_document}
+DOCUMENTS: Final = {
+    "settings.md": settings_document,
+    "metrics.md": metrics_document,
+    "turn.md": turn_document,
+    "sizing.md": sizing_document,
+}
+
+FILES: Final = {f"docs/{name}": write for name, write in DOCUMENTS.items()} | OBSERVABILITY | KUBERNETES
+"""Everything that is written, by its place in the repository."""
 
 
 def _same(field: FieldInfo, other: FieldInfo | None) -> bool:
@@ -137,7 +148,7 @@ def _kind(field: FieldInfo) -> str:
 
 def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
     found = {name: getattr(each, name) for each in metadata for name in ("ge", "gt", "le", "lt") if hasattr(each, name)}
-    low = f"{found['ge']:g}" if "ge" in found else f"above {found['gt']:g}" if "gt" in found else ""
+    low = str(found["ge"]) if "ge" in found else f"above {found['gt']:g}" if "gt" in found else ""
     high = f"{found['le']}" if "le" in found else f"below {found['lt']}" if "lt" in found else ""
     if low and high:
         yield f"{low} to {high}"
@@ -157,11 +168,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document differs")
     check = parser.parse_args().check
-    stale = [name for name, render in DOCUMENTS.items() if _read(DOCS / name) != render()]
+    stale = [name for name, write in FILES.items() if _read(ROOT / name) != write()]
     for name in stale:
         if not check:
-            (DOCS / name).write_text(DOCUMENTS[name](), encoding="utf-8")
-        sys.stdout.write(f"docs/{name} {'differs; run `make docs`' if check else 'written'}\n")
+            (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / name).write_text(FILES[name](), encoding="utf-8")
+        sys.stdout.write(f"{name} {'differs; run `make docs`' if check else 'written'}\n")
     return 1 if check and stale else 0
 
 

@@ -25,7 +25,7 @@ fingerprint() {
     {
         pwd -P
         echo "$UV_VERSION"
-        cat uv.lock VERSION pyproject.toml cli/pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml scripts/setup.sh
+        cat uv.lock VERSION pyproject.toml cli/pyproject.toml observability/pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml scripts/setup.sh
     } | cksum
 }
 

@@ -47,11 +47,17 @@ WAITING: Final = "docs/tenants.md: waiting"
 FAIRNESS: Final = "docs/tenants.md: fairness"
 USAGE: Final = "docs/tenants.md: usage"
 RETENTION: Final = "docs/tenants.md: retention"
+ALERTS: Final = "docs/runbook.md: alerts"
+DASHBOARDS: Final = "docs/dashboards.md"
 ACCESS: Final = "docs/tenants.md: least privilege"
+METRICS: Final = "docs/metrics.md"
 FAULTS: Final = "docs/upstreams.md: faults"
 ROUTING: Final = "docs/upstreams.md: which model answers"
 BREAKER: Final = "docs/upstreams.md: the breaker"
 UPSTREAMS_WATCHED: Final = "docs/upstreams.md: what to watch"
+SCALING: Final = "docs/scaling.md"
+OPERATING: Final = "docs/operating.md"
+KUBERNETES: Final = "docs/kubernetes.md"
 
 REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
     {
@@ -156,6 +162,8 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "The message is in the history before there is an answer, and every row keeps its number.", NUMBERED
         ),
         "agents:whole-answer": Requirement("A whole answer is the row that it becomes.", NUMBERED),
+        "alerts:runbook": Requirement("Every alert says where to look and what to do, and leads there.", ALERTS),
+        "alerts:tried": Requirement("Every alert fires in time, with what it says, and not while all is well.", ALERTS),
         "approvals:audited": Requirement(
             "Every request, decision and end of a hold is noted for good, with who, what, when and from where.", NATIVE
         ),
@@ -349,6 +357,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "classic:table-is-total": Requirement("Every state of a turn has a tested answer to every event.", PURE),
         "classic:too-many-hand-backs": Requirement("A step that is handed back too often fails its turn.", DYING),
+        "cli:completion": Requirement("A shell completes verbs, options, choices and files.", OPERATING),
+        "cli:json": Requirement(
+            "Every verb with a result prints it as one JSON document where it is asked to.", OPERATING
+        ),
         "clients:a-broken-stream-raises": Requirement(
             "A stream that breaks off raises in every client of ours and never passes for a complete answer.", CLIENTS
         ),
@@ -383,6 +395,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "clients:waits-out-a-429": Requirement(
             "The OpenAI SDK waits as long as a 429 says and then succeeds.", CLIENTS
+        ),
+        "cluster:view": Requirement(
+            "Every gateway tells the same of who is there, what waits and what is well, and nothing of any tenant.",
+            NATIVE,
         ),
         "completions:client-tools": Requirement(
             "The caller's own tools reach the model, and their calls and results are read back.", OPENAI
@@ -545,10 +561,30 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "conversation:waiting-turn-can-leave": Requirement(
             "A turn that waits can leave its queue, and one that left never runs.", CLASSIC
         ),
+        "dashboards:generated": Requirement(
+            "What Grafana and Prometheus read is written from code, in step with it.", DASHBOARDS
+        ),
+        "dashboards:real-series": Requirement(
+            "Panels and rules ask for series and labels that services show, and every metric is seen somewhere.",
+            DASHBOARDS,
+        ),
         "dead-letter:one-reference": Requirement(
             "A message that is given up becomes exactly one dead letter: a reference with a reason, never content.",
             WIRE,
         ),
+        "dead:commands": Requirement(
+            "An operator lists, shows, requeues and drops dead letters from the command line.", OPERATING
+        ),
+        "dead:requeue": Requirement(
+            "A turn that was given up goes on from where it stood once it is requeued, and repeats no effect.",
+            NATIVE,
+        ),
+        "dead:routes": Requirement(
+            "An operator lists, shows, requeues and drops what was given up, of all tenants and without content.",
+            NATIVE,
+        ),
+        "doctor:names": Requirement("The doctor names each thing that is broken, and what to do about it.", OPERATING),
+        "doctor:well": Requirement("The doctor finds nothing wrong with a cluster that is well.", OPERATING),
         "drain:durable-streams-move": Requirement(
             "A gateway that stops has the clients of durable streams come back elsewhere, spread over some seconds.",
             "promise P6",
@@ -892,6 +928,22 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "knowledge:ranked-with-source": Requirement(
             "The passages that fit best come first, each with its source.", KNOWLEDGE
         ),
+        "kubernetes:least-privilege": Requirement(
+            "No pod has more rights, secrets or neighbours than it needs.", KUBERNETES
+        ),
+        "kubernetes:manifests-agree": Requirement(
+            "Settings, ports, probes, drain times, secrets and pools of the manifests are those of the code.",
+            KUBERNETES,
+        ),
+        "kubernetes:nats-cluster": Requirement(
+            "Three servers of the configuration form a cluster, with TLS and a user for each service.", KUBERNETES
+        ),
+        "kubernetes:scaling": Requirement(
+            "Replicas follow metrics that exist, and no answer takes none of them away.", KUBERNETES
+        ),
+        "kubernetes:valid": Requirement(
+            "Whatever is rendered satisfies the published schemas strictly, and refers to what is there.", KUBERNETES
+        ),
         "limits:a-lease-is-given-once": Requirement(
             "A question for leases that is asked again is answered as it was.", LIMITS
         ),
@@ -922,6 +974,14 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
             "Of any number of messages with one id of their client one becomes a turn; the others store nothing.",
             UI,
         ),
+        "metrics:closed-labels": Requirement(
+            "A label's value is one of few, whatever clients send: never a tenant, an id or a text.", METRICS
+        ),
+        "metrics:every-one-counted": Requirement("Every metric that is listed is counted.", METRICS),
+        "metrics:queues-agree": Requirement(
+            "Queues are asked of their leaders, so that every replica shows the same; unknown is shown as that.",
+            METRICS,
+        ),
         "models:by-their-raw-id": Requirement(
             "A model is found by its id as it is, slashes and colons included.", OPENAI
         ),
@@ -933,6 +993,12 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "native:hostile-ids": Requirement(
             "What is no id leads nowhere, before it comes near a subject or a query.", NATIVE
+        ),
+        "observability:every-alert-in-a-fault": Requirement(
+            "Every alert has a real fault, in a run of its own, that makes it fire.", DASHBOARDS
+        ),
+        "observability:healthy-cluster": Requirement(
+            "On a healthy cluster every target is up, every query is understood and no alert fires.", DASHBOARDS
         ),
         "openapi:described-by-what-validates": Requirement(
             "The API's description is made from the models that validate, and lists every refusal.",
@@ -1374,6 +1440,10 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         "run-completions:streams-unless-told": Requirement(
             "A run completion is streamed unless the request says otherwise.", RUN
         ),
+        "scaling:runners": Requirement(
+            "Turns wait for model-runners as long as Little's law says, and runners come and go without a failed turn.",
+            SCALING,
+        ),
         "settings:all-problems-at-once": Requirement(
             "Wrong and unknown settings are told all at once, with an exit code of their own.",
             "docs/settings.md",
@@ -1393,6 +1463,12 @@ REQUIREMENTS: Final[Mapping[str, Requirement]] = MappingProxyType(
         ),
         "start:servers-of-ones-own": Requirement(
             "NATS and MongoDB of one's own take the place of the embedded ones.", "README.md"
+        ),
+        "status:gateway": Requirement(
+            "The status tells what a gateway knows of the cluster, and what of it is wrong.", OPERATING
+        ),
+        "status:without-a-gateway": Requirement(
+            "The status tells what replicas say where no gateway answers, and says that it does.", OPERATING
         ),
         "store:claims-have-one-winner": Requirement(
             "Of claims of the same value one wins, and who takes over one that ran out keeps its turn.", DYING

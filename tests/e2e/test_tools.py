@@ -91,7 +91,7 @@ class HostileModel:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator["HostileModel"]:
-        thread = threading.Thread(target=self._server.serve_forever)
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield self
