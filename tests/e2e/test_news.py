@@ -52,9 +52,10 @@ def test_an_answer_says_where_its_time_went(cluster: Cluster, mode: str) -> None
     header = {name.lower(): value for name, value in whole.headers.items()}["server-timing"]
     told = {hop: float(ms) for hop, ms in re.findall(r"(\w+);dur=([0-9.]+)", header)}
     assert {"gateway", "orchestrator", "store", "relay", "total"} <= set(told)
-    own_ms = sum(ms for hop, ms in told.items() if hop != "total")
+    # The gateway's part ends with an acknowledgement, which may come when an orchestrator has the start already.
+    later_ms = sum(ms for hop, ms in told.items() if hop not in {"gateway", "total"})
     # Queues are timed by two clocks, of one machine here.
-    assert own_ms <= told["total"] + 5
+    assert max(told["gateway"], later_ms) <= told["total"] + 5
     *_, last = events(cluster.chat("@echo Hi", stream=True, metadata={"mode": mode}).body)
     timings = last["kitemesh"]["timings"]
     assert timings["orchestrator"] > 0
