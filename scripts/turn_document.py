@@ -12,7 +12,7 @@ from typing import Final, assert_never
 from kitemesh_orchestrator.happenings import Command, Finish, OpenHold, Pause, Publish
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, State
 from kitemesh_orchestrator.turn import MAX_ATTEMPTS, Decision, decide
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 from unit.orchestrator.pairs import EVENTS, STATES
 
 INTRO: Final = """\

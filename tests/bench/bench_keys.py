@@ -27,8 +27,8 @@ from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.directory import Directory
 from kitemesh_runtime.driver_mongo import Database, open_database
 from kitemesh_runtime.indexes_mongo import ensure_indexes
+from kitemesh_runtime.keys import KeyRecord
 from kitemesh_runtime.keys_mongo import MongoKeys
-from kitemesh_runtime.stores import KeyRecord
 from kitemesh_runtime.tenancy import Limits, TenantRecord
 from kitemesh_runtime.tenants_mongo import MongoTenants
 

@@ -17,11 +17,15 @@ import pymongo
 from bench.bench_table import say
 from kitemesh_contracts.content import AssistantMessage, CallResult, Step, TextPart, ToolCall, Usage, UserMessage
 from kitemesh_contracts.ids import uuid7
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.driver_mongo import Database, open_database
-from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, Job, LedgerRow, LiveTurn, Verdict
+from kitemesh_runtime.holds import HeldCall, Hold, Verdict
 from kitemesh_runtime.indexes_mongo import ensure_indexes
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.ledger import LedgerRow
+from kitemesh_runtime.live_turns import Job, LiveTurn
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 from real_servers import running_mongod
 
 TURNS: Final = 10_000

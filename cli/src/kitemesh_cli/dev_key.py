@@ -9,7 +9,7 @@ from kitemesh_contracts.scopes import Scope
 from kitemesh_runtime import keyring
 from kitemesh_runtime.clock import Clock, SystemClock
 from kitemesh_runtime.issuing import issue, state_of
-from kitemesh_runtime.stores import KeyRecord, Keys
+from kitemesh_runtime.keys import KeyRecord, Keys
 
 NAME: Final = "development"
 PEPPER_BYTES: Final = 32

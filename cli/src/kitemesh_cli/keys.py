@@ -23,7 +23,7 @@ from kitemesh_runtime import catalog_file, issuing
 from kitemesh_runtime.administration import GRACE_S
 from kitemesh_runtime.catalog import CatalogError
 from kitemesh_runtime.issuing import state_of
-from kitemesh_runtime.stores import KeyRecord
+from kitemesh_runtime.keys import KeyRecord
 from kitemesh_runtime.tenancy import Limits
 
 PREFIX: Final = "limit"

@@ -20,7 +20,7 @@ from kitemesh_runtime import catalog_file
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_addresses import find_in_url
 from kitemesh_runtime.catalog_tools import McpServer, Tool
-from kitemesh_runtime.execution_stores import LedgerRow
+from kitemesh_runtime.ledger import LedgerRow
 from kitemesh_runtime.one_line import one_line
 from kitemesh_runtime.settings import Settings
 

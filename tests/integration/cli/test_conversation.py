@@ -8,8 +8,8 @@ import pytest
 
 from kitemesh_contracts.content import AssistantMessage, TextPart, UserMessage
 from kitemesh_runtime.driver_mongo import open_database
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 from kitemesh_cli.servers import LOOPBACK, free_port
 from kitemesh_contracts.content import CallResult
 from kitemesh_runtime.driver_mongo import open_database
-from kitemesh_runtime.execution_stores import LedgerRow
+from kitemesh_runtime.ledger import LedgerRow
 from kitemesh_runtime.stores_mongo import open_stores
 
 Run = Callable[..., Any]

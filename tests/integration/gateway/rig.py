@@ -23,9 +23,10 @@ from kitemesh_runtime.clock import SystemClock
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.directory import Directory
 from kitemesh_runtime.foundation import Foundation
+from kitemesh_runtime.keys import KeyRecord
 from kitemesh_runtime.lifecycle import Life
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import KeyRecord, Stores
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
 
 PEPPER = "pepper-for-the-tests"

@@ -17,7 +17,8 @@ from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import ApplyHold
 from kitemesh_contracts.content import Step, ToolCall
 from kitemesh_runtime import keyring
-from kitemesh_runtime.execution_stores import Hold, LiveTurn
+from kitemesh_runtime.holds import Hold
+from kitemesh_runtime.live_turns import LiveTurn
 from unit.gateway.holding import CALL, CATALOG, HOLD, OTHER_CALL, TENANT, TURN, held_call, hold
 
 APPROVER, CHATTER, STRANGER = (keyring.make(bytes(range(n, n + 40))) for n in (60, 70, 80))

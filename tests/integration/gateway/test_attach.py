@@ -25,11 +25,12 @@ from kitemesh_gateway.watches import Watched
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.clock import SystemClock
 from kitemesh_runtime.driver_mongo import open_database
-from kitemesh_runtime.execution_stores import Job, LiveTurn
 from kitemesh_runtime.indexes_mongo import ensure_indexes
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 _numbers = itertools.count(1)
 TENANT = "acme"

@@ -15,7 +15,7 @@ from kitemesh_contracts.codec import encode
 from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_contracts.topology import MODEL
 from kitemesh_runtime import keyring
-from kitemesh_runtime.execution_stores import HeldCall, Hold
+from kitemesh_runtime.holds import HeldCall, Hold
 
 PATH = "/v1/cluster"
 ADMIN = keyring.make(bytes(range(2, 42)))

@@ -11,7 +11,7 @@ from kitemesh_contracts.codec import encode
 from kitemesh_contracts.content import AssistantMessage, TextPart, UserMessage
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_runtime import keyring
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 CONFINED = keyring.make(bytes(range(140, 180)))
 

@@ -16,8 +16,9 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_gateway import requeueing
 from kitemesh_runtime import keyring
 from kitemesh_runtime.dead_nats import DeadLetter
-from kitemesh_runtime.execution_stores import Job, LedgerRow, LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.ledger import LedgerRow
+from kitemesh_runtime.live_turns import Job, LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 PATH = "/v1/dead"
 ADMIN = keyring.make(bytes(range(2, 42)))

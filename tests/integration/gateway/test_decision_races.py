@@ -12,7 +12,7 @@ from kitemesh_contracts.errors import ErrorCode, KitemeshError
 from kitemesh_contracts.headers import hold_msg_id
 from kitemesh_gateway.deciding import Answer, Deciding
 from kitemesh_runtime.driver_mongo import open_database
-from kitemesh_runtime.execution_stores import Hold
+from kitemesh_runtime.holds import Hold
 from kitemesh_runtime.indexes_mongo import ensure_indexes
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores

@@ -20,8 +20,8 @@ from kitemesh_contracts.deltas import Frame, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_gateway.app import drain
 from kitemesh_runtime import keyring
-from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.holding import HOLD, hold
 
 _numbers = itertools.count(1)

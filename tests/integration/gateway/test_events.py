@@ -23,8 +23,8 @@ from kitemesh_runtime.bus import Stored
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.metrics import FEED_READERS, STREAMS_CUT
 from kitemesh_runtime.news import News, about_hold, ended, held
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.topology_nats import apply
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.holding import hold
 
 _numbers = itertools.count(1)

@@ -20,8 +20,9 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_gateway.cancelling import REASON
 from kitemesh_gateway.instants import iso
 from kitemesh_runtime import keyring
-from kitemesh_runtime.execution_stores import Job, LedgerRow, LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.ledger import LedgerRow
+from kitemesh_runtime.live_turns import Job, LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.holding import CALL, CATALOG, HOLD, OTHER_CALL, TURN, hold
 
 MISSING = "01990000-0000-7000-8000-000000000999"

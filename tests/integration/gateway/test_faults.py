@@ -20,8 +20,8 @@ from kitemesh_contracts.topology import TURN, topology
 from kitemesh_gateway.app import drain
 from kitemesh_runtime import failpoints
 from kitemesh_runtime.bus_nats import open_bus
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.topology_nats import apply
+from kitemesh_runtime.turns import TurnRecord
 
 STREAM = {**ASK, "stream": True}
 _numbers = itertools.count(1)

@@ -19,8 +19,9 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.ids import call_id, hold_id
 from kitemesh_gateway.app import drain
 from kitemesh_runtime import keyring
-from kitemesh_runtime.execution_stores import HeldCall, Hold, Job, LiveTurn, Verdict
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.holds import HeldCall, Hold, Verdict
+from kitemesh_runtime.live_turns import Job, LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 _numbers = itertools.count(1)
 MODEL = "agent:helper"

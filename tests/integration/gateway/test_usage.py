@@ -11,8 +11,8 @@ from integration.gateway.rig import TENANT, Answer, Rig, get, key_record, open_r
 from integration.store.backends import SteppedClock
 from kitemesh_contracts.content import Usage
 from kitemesh_runtime import keyring
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 
 CHAT = keyring.make(bytes(range(2, 42)))
 ADMIN = keyring.make(bytes(range(3, 43)))

@@ -26,13 +26,13 @@ from kitemesh_model_runner.provider_scripted import ScriptedModel
 from kitemesh_model_runner.routing import Routing
 from kitemesh_model_runner.runner import Runner
 from kitemesh_runtime import catalog, topology_nats
+from kitemesh_runtime.blobs import Blobs
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.clock import SystemClock
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.live_turns_memory import MemoryLiveTurns
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Blobs
 from kitemesh_runtime.stores_memory import memory_stores
 from kitemesh_runtime.worker import Worker
 from upstream import Upstream

@@ -21,7 +21,7 @@ from kitemesh_model_runner.provider import Generated, ModelCall, Sink
 from kitemesh_model_runner.provider_scripted import ScriptedModel
 from kitemesh_runtime import failpoints
 from kitemesh_runtime.clock import SystemClock
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 from kitemesh_runtime.worker import Done, Leave, Retry
 from upstream import Upstream
 

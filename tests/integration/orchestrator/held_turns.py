@@ -7,8 +7,9 @@ from kitemesh_contracts import subjects
 from kitemesh_contracts.commands import Generate, StartTurn
 from kitemesh_contracts.content import ToolMessage
 from kitemesh_contracts.ids import hold_id
-from kitemesh_runtime.execution_stores import Hold, LiveTurn, Verdict
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.holds import Hold, Verdict
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 
 def with_tools(agent: str = "doer", **more: object) -> StartTurn:

@@ -27,7 +27,7 @@ from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.clock import SystemClock
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores

@@ -22,7 +22,7 @@ from kitemesh_contracts.content import UserMessage
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_contracts.ids import hold_id
 from kitemesh_orchestrator import judging
-from kitemesh_runtime.execution_stores import Verdict
+from kitemesh_runtime.holds import Verdict
 from kitemesh_runtime.worker import Done
 
 

@@ -7,7 +7,7 @@ from integration.orchestrator.held_turns import held, hold_of, live_of, record_o
 from integration.orchestrator.rig import Rig
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_contracts.ids import call_id
-from kitemesh_runtime.execution_stores import LedgerRow
+from kitemesh_runtime.ledger import LedgerRow
 
 
 async def garble(rig: Rig, turn: str) -> None:

@@ -9,8 +9,8 @@ from integration.orchestrator.rig import Rig, generated, start
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import AssistantMessage
 from kitemesh_contracts.errors import ErrorCode
-from kitemesh_runtime.execution_stores import Verdict
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.holds import Verdict
+from kitemesh_runtime.turns import TurnRecord
 
 
 async def delete(rig: Rig, conversation: str) -> None:

@@ -12,7 +12,7 @@ from kitemesh_contracts.events import StepFailed
 from kitemesh_contracts.headers import start_msg_id
 from kitemesh_contracts.topology import TURN
 from kitemesh_runtime.conversations_memory import MemoryConversations
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 from kitemesh_runtime.worker import Done, Retry
 
 CLAIM = Job(kind="model", step=1, pool="engine", message=7, deliveries=2)

@@ -10,8 +10,8 @@ from kitemesh_contracts import codec, subjects
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_orchestrator.noting import Noting
-from kitemesh_runtime.execution_stores import Job, LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.live_turns import Job, LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 
 async def document(rig: Rig, turn: str) -> LiveTurn:

@@ -11,7 +11,7 @@ from kitemesh_contracts.commands import CancelTurn
 from kitemesh_contracts.content import SystemMessage
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_contracts.events import StepFailed, StepReleased
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 
 @pytest.mark.requirement("conversation:stored-before-done")

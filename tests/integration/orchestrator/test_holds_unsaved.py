@@ -8,7 +8,8 @@ from integration.orchestrator.held_turns import decide, held, hold_of, live_of, 
 from integration.orchestrator.rig import Rig, generated
 from kitemesh_contracts.commands import Generate
 from kitemesh_contracts.ids import hold_id
-from kitemesh_runtime.execution_stores import Hold, Job, LiveTurn, Verdict
+from kitemesh_runtime.holds import Hold, Verdict
+from kitemesh_runtime.live_turns import Job, LiveTurn
 
 
 async def second_step(rig: Rig) -> Generate:

@@ -12,7 +12,7 @@ from kitemesh_contracts.events import CallsReturned
 from kitemesh_orchestrator import jobs
 from kitemesh_orchestrator.endings import UNDELIVERED
 from kitemesh_runtime.catalog import History
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 LONG = 64 * 1024
 

@@ -11,7 +11,7 @@ from integration.orchestrator.test_repeats import fail
 from kitemesh_contracts import subjects
 from kitemesh_contracts.commands import CancelTurn, StartTurn
 from kitemesh_contracts.errors import ErrorCode
-from kitemesh_runtime.execution_stores import Hold
+from kitemesh_runtime.holds import Hold
 
 
 def hasty(**more: Any) -> StartTurn:

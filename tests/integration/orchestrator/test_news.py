@@ -10,7 +10,7 @@ from kitemesh_contracts import codec, subjects, topology
 from kitemesh_contracts.errors import ErrorCode
 from kitemesh_contracts.ids import hold_id
 from kitemesh_contracts.news import NewsItem
-from kitemesh_runtime.execution_stores import Verdict
+from kitemesh_runtime.holds import Verdict
 
 
 class Feed:

@@ -12,7 +12,7 @@ from kitemesh_contracts.commands import INLINE_MAX_BYTES, CancelTurn, Generate
 from kitemesh_contracts.errors import Bug, ErrorCode, KitemeshError, Unavailable
 from kitemesh_contracts.events import StepGenerated, StepReleased
 from kitemesh_orchestrator.app import follow_cancels
-from kitemesh_runtime.stores import Promoted, Seat
+from kitemesh_runtime.conversations import Promoted, Seat
 
 DOWN = Unavailable(ErrorCode.STORE_DOWN, "down")
 

@@ -17,11 +17,15 @@ from kitemesh_gateway import requeueing
 from kitemesh_gateway.requeueing import Requeueing
 from kitemesh_orchestrator import turn as turns
 from kitemesh_runtime.administration import Actor
+from kitemesh_runtime.conversations import Seat
 from kitemesh_runtime.dead_letters import Letter
-from kitemesh_runtime.execution_stores import GIVEN_UP, LedgerRow, LiveTurn, Verdict
+from kitemesh_runtime.holds import Verdict
+from kitemesh_runtime.ledger import GIVEN_UP, LedgerRow
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.news import News
 from kitemesh_runtime.retention import DAY_MS, Days
-from kitemesh_runtime.stores import Seat, Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns import TurnRecord
 
 WHO = Actor(by="k1", origin="127.0.0.1")
 

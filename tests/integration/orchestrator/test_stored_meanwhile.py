@@ -7,7 +7,7 @@ from integration.orchestrator.rig import Rig, generated, start
 from integration.orchestrator.test_repeats import DOWN, Failing
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.events import StepFailed
-from kitemesh_runtime.execution_stores import Verdict
+from kitemesh_runtime.holds import Verdict
 
 
 @pytest.mark.parametrize("disconnect", [True, False])

@@ -9,7 +9,8 @@ from integration.orchestrator.rig import Rig
 from integration.orchestrator.test_cancelled_documents import garble
 from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_orchestrator import sweeper
-from kitemesh_runtime.execution_stores import LiveTurn, Verdict
+from kitemesh_runtime.holds import Verdict
+from kitemesh_runtime.live_turns import LiveTurn
 
 
 class Swept:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from integration.store.backends import Backend
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
-from kitemesh_runtime.execution_stores import AuditRow
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.stores import Stores
 
 

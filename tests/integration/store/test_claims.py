@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from integration.store.backends import Backend
+from kitemesh_runtime.claims import Claim
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.stores import Claim, Stores, TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 VALUES = ["m-1", "", "a:b:c", "$turn", "Grüße 🙂", "x" * 255]
 

@@ -6,10 +6,11 @@ from integration.store.backends import Backend
 from kitemesh_contracts.content import AssistantMessage, TextPart, UserMessage
 from kitemesh_runtime.conversation_lists_mongo import page, titles_that_say, turns_that_say
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.indexes_mongo import ensure_indexes
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 
 def _record(tenant: str, turn: str, conversation: str, said: str, answer: str = "", *, ordinal: int = 1) -> TurnRecord:

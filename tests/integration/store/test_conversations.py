@@ -7,7 +7,8 @@ import pytest
 
 from integration.store.backends import Backend
 from kitemesh_contracts.errors import Bug
-from kitemesh_runtime.stores import Promoted, Seat, Stores, Waiting
+from kitemesh_runtime.conversations import Promoted, Seat, Waiting
+from kitemesh_runtime.stores import Stores
 
 
 async def _own(backend: Backend, tenant: str) -> list[Promoted]:

@@ -16,11 +16,14 @@ from kitemesh_contracts.content import (
     UserMessage,
 )
 from kitemesh_contracts.errors import Conflict, ErrorCode
+from kitemesh_runtime.conversations import Buried, Seat, Waiting
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import HeldCall, Hold, Job, LiveTurn, Verdict
+from kitemesh_runtime.holds import HeldCall, Hold, Verdict
 from kitemesh_runtime.indexes_mongo import indexes
-from kitemesh_runtime.stores import Buried, Erased, Seat, Stores, TurnRecord, Waiting
+from kitemesh_runtime.live_turns import Job, LiveTurn
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import Erased, TurnRecord
 
 JOB = Job(kind="model", step=1, pool="default")
 

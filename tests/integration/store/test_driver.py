@@ -12,8 +12,8 @@ from kitemesh_cli import servers
 from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode, Unavailable
 from kitemesh_runtime.driver_mongo import Database, open_database, ping
 from kitemesh_runtime.errors_mongo import translate_code, translate_group
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 
 class Mongod:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from integration.store.backends import Backend
 from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import Decided, HeldCall, Hold, HoldStatus, Verdict
+from kitemesh_runtime.holds import Decided, HeldCall, Hold, HoldStatus, Verdict
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
 

@@ -11,16 +11,19 @@ from pymongo import ASCENDING, TEXT
 
 from kitemesh_contracts.errors import Conflict
 from kitemesh_runtime import indexes_mongo
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.conversation_updates_mongo import due
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, HoldStatus, LedgerRow, LiveStatus, LiveTurn
 from kitemesh_runtime.hold_updates_mongo import AGED
 from kitemesh_runtime.hold_updates_mongo import due as holds_due
 from kitemesh_runtime.hold_updates_mongo import page as holds_page
+from kitemesh_runtime.holds import HeldCall, Hold, HoldStatus
 from kitemesh_runtime.indexes_mongo import OBSOLETE, ensure_indexes, indexes
+from kitemesh_runtime.ledger import LedgerRow
+from kitemesh_runtime.live_turns import LiveStatus, LiveTurn
 from kitemesh_runtime.live_turns_mongo import idle, listed
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 
 def _turn(tenant: str, name: str) -> LiveTurn:

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from integration.store.backends import Backend
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
-from kitemesh_runtime.stores import KeyChanges, KeyRecord, Stores
+from kitemesh_runtime.keys import KeyChanges, KeyRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.tenancy import Limits
 
 

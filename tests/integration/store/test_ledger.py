@@ -10,7 +10,7 @@ from integration.store.backends import Backend
 from kitemesh_contracts.content import CallResult
 from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode, ErrorInfo, NotFound
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import GIVEN_UP, LedgerRow
+from kitemesh_runtime.ledger import GIVEN_UP, LedgerRow
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
 

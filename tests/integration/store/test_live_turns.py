@@ -12,10 +12,12 @@ from structlog.testing import capture_logs
 from integration.store.backends import Backend
 from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolCall, Usage
 from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode, ErrorInfo
+from kitemesh_runtime.claims import Claim
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import Job, LiveStatus, LiveTurn
-from kitemesh_runtime.stores import Claim, Stores, TurnRecord
+from kitemesh_runtime.live_turns import Job, LiveStatus, LiveTurn
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 MODEL = Job(kind="model", step=0, pool="default")
 

@@ -9,8 +9,8 @@ from kitemesh_contracts.errors import Conflict
 from kitemesh_runtime.call_kinds_mongo import WRITING
 from kitemesh_runtime.driver_mongo import Database, ping
 from kitemesh_runtime.metrics import REGISTRY
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 Counted = Callable[[], dict[str, float]]
 KINDS = ("read", "write", "group", "command")

@@ -6,9 +6,9 @@ import pytest
 from bson.timestamp import Timestamp
 
 from kitemesh_contracts.ids import uuid7
+from kitemesh_runtime.conversations import Promoted, Waiting
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.moves_mongo import move_conversations
-from kitemesh_runtime.stores import Promoted, Waiting
 from kitemesh_runtime.stores_mongo import open_stores
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -8,14 +8,18 @@ import pytest
 from msgspec.structs import replace
 
 from kitemesh_runtime import retention_walks_mongo
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, LedgerRow, LiveTurn
+from kitemesh_runtime.holds import HeldCall, Hold
 from kitemesh_runtime.indexes_mongo import ensure_indexes
+from kitemesh_runtime.ledger import LedgerRow
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.moves_mongo import date_audit, date_rest
 from kitemesh_runtime.retention import Days, default_days
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
 from kitemesh_runtime.tenancy import DEFAULT_TENANT, Kind, TenantRecord
+from kitemesh_runtime.turns import TurnRecord
 
 OWN: dict[Kind, int] = {"turns": 2, "conversations": 3, "holds": 4, "ledger": 5, "audit": 6}
 KINDS: dict[str, Kind] = {

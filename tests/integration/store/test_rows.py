@@ -19,12 +19,13 @@ from kitemesh_contracts.content import (
 )
 from kitemesh_contracts.errors import Conflict, ErrorCode, ErrorInfo
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.indexes_mongo import ensure_indexes
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.rows import BLOCK, Row, RowQuery
 from kitemesh_runtime.rows_mongo import counting, numbered
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 AGENT = "clerk"
 STEP = Step(

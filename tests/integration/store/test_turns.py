@@ -19,9 +19,10 @@ from kitemesh_contracts.content import (
 from kitemesh_contracts.errors import BadRequest, Bug, Conflict, ErrorCode, ErrorInfo
 from kitemesh_contracts.events import StepTimings
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 
 
 def _record(

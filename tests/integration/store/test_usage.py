@@ -12,10 +12,10 @@ from kitemesh_contracts.content import Usage
 from kitemesh_contracts.errors import Unavailable
 from kitemesh_runtime import usage_mongo
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.indexes_mongo import ensure_indexes
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.stores_mongo import open_stores
+from kitemesh_runtime.turns import TurnRecord
 from kitemesh_runtime.usage import By, Period, UsageRow
 from kitemesh_runtime.usage_mongo import MongoUsages
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_tools import McpServer, Webhook
 from kitemesh_runtime.catalog_tools import Tool as Definition
-from kitemesh_runtime.execution_stores import Effect
+from kitemesh_runtime.ledger import Effect
 from kitemesh_tool_executor.tool import Call, Kind, Tool
 from tool_stub import ToolStub
 

@@ -27,7 +27,7 @@ from kitemesh_runtime.bus_nats import NatsBus, open_bus
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.clock import SystemClock
 from kitemesh_runtime.driver_mongo import open_database
-from kitemesh_runtime.execution_stores import LiveTurn, LiveTurns
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
 from kitemesh_runtime.stores_mongo import open_stores
 from tool_stub import ToolStub, start_tool_stub
 

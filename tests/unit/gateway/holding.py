@@ -11,7 +11,7 @@ from kitemesh_runtime.bus import Bus, Receipt
 from kitemesh_runtime.call_sentences import describe_call
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import HeldCall, Hold
+from kitemesh_runtime.holds import HeldCall, Hold
 
 TENANT = "acme"
 HOLD = "11111111-1111-5111-8111-111111111111"

@@ -15,9 +15,10 @@ from kitemesh_contracts.content import AssistantMessage, CallResult, Step, ToolC
 from kitemesh_contracts.deltas import CallDelta, Delta, Frame, ReasoningDelta, TextDelta
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_runtime.bus import Stored
-from kitemesh_runtime.execution_stores import HeldCall, Hold, Job, LiveTurn
+from kitemesh_runtime.holds import HeldCall, Hold
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.stored_endings import ended_from, held_from
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.rig import TURN, DeafBus
 
 TENANT: Final = "acme"

@@ -33,10 +33,11 @@ from kitemesh_gateway.watches import Watched
 from kitemesh_runtime.bus import Receipt
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.holding import handle
 from unit.gateway.rig import ManualClock, Screen
 

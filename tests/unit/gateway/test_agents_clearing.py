@@ -15,10 +15,12 @@ from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.cancelling import Cancelling
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clearing import Clearing
-from kitemesh_runtime.execution_stores import Hold, LiveTurn
+from kitemesh_runtime.holds import Hold
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.rows import RowQuery
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.holding import handle, held_call, person
 from unit.gateway.rig import ManualClock
 

@@ -12,7 +12,7 @@ from kitemesh_contracts.deltas import RESULT_SHOWN_CHARS
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_gateway.dialects.agents_rendering import GONE, blobs_of, history_out, holds_of
 from kitemesh_runtime.catalog_tools import Tool
-from kitemesh_runtime.execution_stores import Hold
+from kitemesh_runtime.holds import Hold
 from kitemesh_runtime.rows import Row, RowPage
 from unit.gateway.holding import CATALOG, held_call, hold
 

@@ -13,7 +13,7 @@ from kitemesh_gateway.peers import Peer
 from kitemesh_runtime import keyring
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.directory import TRUSTED_S, Directory
-from kitemesh_runtime.stores import KeyRecord
+from kitemesh_runtime.keys import KeyRecord
 from kitemesh_runtime.tenancy import Changes, Limits, TenantRecord
 from kitemesh_runtime.tenants_memory import MemoryTenants
 from unit.gateway.rig import DeafBus, ManualClock

@@ -18,10 +18,11 @@ from kitemesh_gateway.turns import CLIENT_GONE
 from kitemesh_gateway.watches import Watch
 from kitemesh_gateway.withdrawals import GIVE_UP_S, REPEAT_S
 from kitemesh_runtime.bus import Bus, Receipt
-from kitemesh_runtime.execution_stores import Job, LedgerRow, LiveTurn, LiveTurns
+from kitemesh_runtime.ledger import LedgerRow
+from kitemesh_runtime.live_turns import Job, LiveTurn, LiveTurns
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.holding import CALL, HOLD, OTHER_CALL, TENANT, TURN, handle, hold, person
 from unit.gateway.rig import DeafBus, ManualClock, Screen, ended, live, watched
 

@@ -19,11 +19,14 @@ from kitemesh_gateway.draining import MOVED, RETRY_MS, send_streams_away
 from kitemesh_gateway.positions import Measure, Position
 from kitemesh_gateway.relay import TICK_S, Relay
 from kitemesh_gateway.watches import BUDGET_MARGIN_S, LOOK_DURABLE_S, LOST, SETTLE_S, TAKEN_BACK, Watch
+from kitemesh_runtime.blobs import Blobs
 from kitemesh_runtime.bus import Stored
-from kitemesh_runtime.execution_stores import HeldCall, Hold, Job, LiveTurn
+from kitemesh_runtime.holds import HeldCall, Hold
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Blobs, Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.rig import TURN, DeafBus, ManualClock, Screen, ended, frame, live, watched
 
 DURABLE = watched(durable=True)

@@ -27,8 +27,9 @@ from kitemesh_gateway.dialects.conversations_rendering import (
     place_text,
     read_place,
 )
-from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.stores import Conversation, TurnRecord, Waiting
+from kitemesh_runtime.conversations import Conversation, Waiting
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 KEPT = Conversation(
     id="talk",

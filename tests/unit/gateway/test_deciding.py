@@ -13,7 +13,7 @@ from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.deciding import Answer, Audience, Deciding
 from kitemesh_gateway.dialects.base import Mistakes
 from kitemesh_runtime.catalog import Catalog
-from kitemesh_runtime.execution_stores import Hold
+from kitemesh_runtime.holds import Hold
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
 from unit.gateway.holding import (

@@ -7,7 +7,7 @@ import pytest
 from kitemesh_contracts.errors import BadRequest, ErrorCode
 from kitemesh_gateway.dialects.base import Mistakes
 from kitemesh_gateway.idempotency import check, claimed_as, read_key
-from kitemesh_runtime.stores import Claim
+from kitemesh_runtime.claims import Claim
 
 
 def test_without_the_header_there_is_no_key() -> None:

@@ -15,8 +15,9 @@ from kitemesh_gateway.dialects.native_rendering import approval_out, execution_o
 from kitemesh_gateway.instants import iso
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_tools import Tool
-from kitemesh_runtime.execution_stores import HeldCall, LiveTurn, Verdict
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.holds import HeldCall, Verdict
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.holding import CATALOG, CATALOG_DATA, TENANT, TURN, held_call, hold
 
 

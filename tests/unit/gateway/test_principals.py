@@ -4,7 +4,7 @@ import pytest
 
 from kitemesh_gateway.known_keys import Known, KnownKeys
 from kitemesh_gateway.principals import Principal, nobody, principal_of
-from kitemesh_runtime.stores import KeyRecord
+from kitemesh_runtime.keys import KeyRecord
 from kitemesh_runtime.tenancy import Limits, TenantRecord
 
 

@@ -18,10 +18,10 @@ from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies, Run
 from kitemesh_gateway.turns import Turns
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import TurnRecord
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.rig import TURN, DeafBus, ManualClock, Screen, ended, frame, live, watched
 
 LIVE = LiveTurn(

@@ -9,9 +9,10 @@ from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_gateway import reckoning
 from kitemesh_gateway.finding import Finding
 from kitemesh_gateway.reckoning import Reckoning
-from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.rig import DeafBus
 
 

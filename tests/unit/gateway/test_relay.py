@@ -9,9 +9,11 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_gateway.dialects.base import Rest
 from kitemesh_gateway.relay import TICK_S, Relay
 from kitemesh_gateway.watches import BUDGET_MARGIN_S, LOOK_S, LOST_S, SETTLE_S, Watch, Watched
+from kitemesh_runtime.blobs import Blobs
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Blobs, Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.rig import TURN, DeafBus, ManualClock, Screen, ended, frame, live, watched
 
 

@@ -12,10 +12,12 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_gateway.relay import TICK_S, Relay
 from kitemesh_gateway.turns import CLIENT_GONE
 from kitemesh_gateway.watches import BUDGET_MARGIN_S, LOOK_DURABLE_S, LOOK_S, LOST_S
-from kitemesh_runtime.execution_stores import HeldCall, Hold, LiveTurn, Verdict
+from kitemesh_runtime.holds import HeldCall, Hold, Verdict
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.rig import TURN, DeafBus, ManualClock, Screen, ended, frame, live, watched
 
 CALL = ToolCall(id="c-1", name="delete", arguments='{"path":"a"}')

@@ -12,9 +12,11 @@ from kitemesh_gateway.dialects.run_chat_messages import Reply
 from kitemesh_gateway.finding import Finding
 from kitemesh_gateway.ui_answers import Answered, UiAnswers
 from kitemesh_gateway.watches import Watch
-from kitemesh_runtime.execution_stores import LiveTurn, Verdict
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.holds import Verdict
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
+from kitemesh_runtime.turns import TurnRecord
 from unit.gateway.holding import CALL, HOLD, OTHER_CALL, TENANT, TURN, hold, person
 from unit.gateway.rig import Screen, ended, watched
 

@@ -10,9 +10,9 @@ from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_contracts.topology import WORKER_DELIVERIES_MAX
 from kitemesh_model_runner.fence import Fence, Standing
 from kitemesh_runtime.clock import SystemClock
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.live_turns_memory import MemoryLiveTurns
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 JOB = Generate(
     turn="t",

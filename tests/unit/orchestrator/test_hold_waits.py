@@ -1,7 +1,7 @@
 import pytest
 
 from kitemesh_orchestrator.holding import waited_s
-from kitemesh_runtime.execution_stores import HeldCall, Hold, HoldStatus, Verdict
+from kitemesh_runtime.holds import HeldCall, Hold, HoldStatus, Verdict
 
 
 def hold(status: HoldStatus, *decided_s: float) -> Hold:

@@ -18,9 +18,9 @@ from kitemesh_orchestrator.notices import Notices, _order
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_tools import Webhook
 from kitemesh_runtime.clock import SystemClock
-from kitemesh_runtime.execution_stores import HeldCall, Hold, Verdict
+from kitemesh_runtime.holds import HeldCall, Hold, Verdict
 from kitemesh_runtime.metrics import NEWS_LOST
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 from unit.orchestrator.catalogs import PARTS
 from unit.orchestrator.turns import START, spoken
 

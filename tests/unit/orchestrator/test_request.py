@@ -20,7 +20,7 @@ from kitemesh_contracts.deltas import RESULT_SHOWN_CHARS
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_orchestrator import request
 from kitemesh_runtime.catalog import Agent, History
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 from unit.orchestrator.turns import START, call
 from unit.orchestrator.turns import spoken as said
 

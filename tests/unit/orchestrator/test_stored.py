@@ -13,7 +13,7 @@ from kitemesh_contracts.content import CallResult, Step, ToolCall, Usage
 from kitemesh_contracts.errors import ContractViolation
 from kitemesh_orchestrator import carried, stored
 from kitemesh_orchestrator.states import Accepted, Asked, Calling, Ended, Generating, Limits, Running, State
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 from unit.orchestrator.turns import FIRST, GENERATING, HOLD, START, asks, calling, spoken, tool_job
 
 change: Final = msgspec.structs.replace

@@ -17,7 +17,7 @@ from kitemesh_orchestrator.happenings import (
 )
 from kitemesh_orchestrator.states import Calling, Generating, State
 from kitemesh_orchestrator.turn import Decision, decide
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 from unit.orchestrator.pairs import (
     BOTH,
     ENDED,

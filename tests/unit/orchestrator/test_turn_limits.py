@@ -11,7 +11,7 @@ from kitemesh_orchestrator import turn
 from kitemesh_orchestrator.happenings import Event, Finish, JobReleased, Pause, Publish
 from kitemesh_orchestrator.states import Calling, Ended, Generating, Limits, State, is_durable, outstanding
 from kitemesh_orchestrator.turn import decide, pending
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 from unit.orchestrator.turns import GENERATING, START, answered, asks, calling, generated, returned, tool_job
 
 change = msgspec.structs.replace

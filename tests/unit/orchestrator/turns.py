@@ -13,7 +13,7 @@ from kitemesh_contracts.events import CallsReturned, StepGenerated, StepTimings
 from kitemesh_orchestrator.happenings import Answered, Command, Event, HoldAnswered, Publish, Ruling, StepAnswered
 from kitemesh_orchestrator.states import Asked, Calling, Generating, State
 from kitemesh_orchestrator.turn import decide
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 
 HOLD: Final = "hold-2"
 IDS: Final[dict[str, Any]] = {"turn": TURN, "tenant": "acme", "step": 2, "attempt": 2}

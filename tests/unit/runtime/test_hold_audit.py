@@ -6,8 +6,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, HoldStatus, Verdict
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.hold_audit import audit_rows
+from kitemesh_runtime.holds import HeldCall, Hold, HoldStatus, Verdict
 
 change: Final = msgspec.structs.replace
 

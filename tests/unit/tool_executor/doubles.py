@@ -9,7 +9,7 @@ from kitemesh_contracts.content import CallResult
 from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.clock import SystemClock
-from kitemesh_runtime.execution_stores import LedgerRow
+from kitemesh_runtime.ledger import LedgerRow
 from kitemesh_runtime.stores import Stores
 from kitemesh_runtime.stores_memory import memory_stores
 from kitemesh_tool_executor.dispatch import Dispatcher

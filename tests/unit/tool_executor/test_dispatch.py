@@ -9,7 +9,8 @@ import structlog
 from kitemesh_contracts.content import CallResult
 from kitemesh_contracts.errors import ErrorCode, Unavailable
 from kitemesh_runtime.clock import SystemClock
-from kitemesh_runtime.execution_stores import LedgerRow, LiveTurn
+from kitemesh_runtime.ledger import LedgerRow
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.metrics import TOOL_OUTCOME_UNKNOWN
 from kitemesh_tool_executor import dispatch
 from kitemesh_tool_executor.tool import CallFailed

@@ -11,10 +11,10 @@ import msgspec
 
 from kitemesh_contracts import subjects
 from kitemesh_contracts.errors import BadRequest, ErrorCode
+from kitemesh_runtime.audit import Audit, AuditRow
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Audit, AuditRow
 from kitemesh_runtime.issuing import make_successor, state_of
-from kitemesh_runtime.stores import KeyChanges, KeyRecord, Keys
+from kitemesh_runtime.keys import KeyChanges, KeyRecord, Keys
 from kitemesh_runtime.tenancy import DEFAULT_NAME, DEFAULT_TENANT, TenantRecord, Tenants
 
 GRACE_S: Final = 24 * 3600.0

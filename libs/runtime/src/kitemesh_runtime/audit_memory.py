@@ -3,8 +3,8 @@
 from msgspec.structs import replace
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import AuditRow
 
 
 class MemoryAudit:

@@ -6,10 +6,10 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING
 
 from kitemesh_contracts.errors import Bug, Conflict
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.documents_mongo import ABSENT, Document, encode, from_document, take_time, to_document, write
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.errors_mongo import duplicate
-from kitemesh_runtime.execution_stores import AuditRow
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import KEPT, kept_for
 from kitemesh_runtime.writer_mongo import GroupedWriter

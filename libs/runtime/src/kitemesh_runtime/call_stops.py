@@ -9,7 +9,8 @@ import secrets
 from collections.abc import Mapping
 
 from kitemesh_runtime.catalog_tools import Tool
-from kitemesh_runtime.execution_stores import Ledger, LedgerRow, LiveTurn
+from kitemesh_runtime.ledger import Ledger, LedgerRow
+from kitemesh_runtime.live_turns import LiveTurn
 
 
 async def stop_calls(ledger: Ledger, turn: LiveTurn, tools: Mapping[str, Tool], *, by: str = "") -> list[LedgerRow]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+from kitemesh_runtime.claims import KEY_CLAIMS, Claim
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import LiveTurns
-from kitemesh_runtime.stores import KEY_CLAIMS, Claim
+from kitemesh_runtime.live_turns import LiveTurns
 
 CLAIM_S: Final = 30.0
 KEY_CLAIM_S: Final = 4.0

@@ -9,11 +9,11 @@ from pymongo import ReturnDocument
 
 from kitemesh_contracts.errors import Bug
 from kitemesh_contracts.ids import is_id
+from kitemesh_runtime.claims import KEY_CLAIMS, Claim
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LiveTurns
+from kitemesh_runtime.live_turns import LiveTurns
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import KEPT, kept_for
-from kitemesh_runtime.stores import KEY_CLAIMS, Claim
 
 COLLECTION: Final = "claims"
 CLAIM_MS: Final = 30_000

@@ -19,8 +19,10 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.call_stops import stop_calls
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import LiveStatus, LiveTurn
-from kitemesh_runtime.stores import MESSAGE_CLAIMS, Erased, Stores
+from kitemesh_runtime.claims import MESSAGE_CLAIMS
+from kitemesh_runtime.live_turns import LiveStatus, LiveTurn
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns import Erased
 
 REASON: Final = "Its conversation was deleted"
 LIVE: Final[tuple[LiveStatus, ...]] = get_args(LiveStatus)

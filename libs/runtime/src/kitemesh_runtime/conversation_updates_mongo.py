@@ -17,8 +17,8 @@ from bson.timestamp import Timestamp
 
 from kitemesh_contracts.errors import Bug
 from kitemesh_contracts.ids import is_id
+from kitemesh_runtime.conversations import Conversation, Promoted, Seat, Waiting
 from kitemesh_runtime.retention_mongo import KEPT, kept_for
-from kitemesh_runtime.stores import Conversation, Promoted, Seat, Waiting
 
 LOCK_MS: Final = 30_000
 PROMOTION_REPEAT_MS: Final = 5_000

@@ -6,7 +6,8 @@ from typing import Final
 
 from kitemesh_contracts.errors import Bug
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.stores import Buried, Conversation, Promoted, Seat, TurnRecord, Waiting
+from kitemesh_runtime.conversations import Buried, Conversation, Promoted, Seat, Waiting
+from kitemesh_runtime.turns import TurnRecord
 from kitemesh_runtime.turns_memory import Kept, words_in, words_of
 
 LOCK_S: Final = 30.0

@@ -13,11 +13,11 @@ from kitemesh_contracts.errors import Conflict
 from kitemesh_runtime import conversation_lists_mongo as lists
 from kitemesh_runtime import conversation_updates_mongo as updates
 from kitemesh_runtime import turns_mongo
+from kitemesh_runtime.conversations import Buried, Conversation, Promoted, Seat
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import dated
 from kitemesh_runtime.searching_mongo import Searching
-from kitemesh_runtime.stores import Buried, Conversation, Promoted, Seat
 from kitemesh_runtime.writer_mongo import GroupedWriter
 
 COLLECTION: Final = "conversations"

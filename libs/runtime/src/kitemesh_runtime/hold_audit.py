@@ -1,7 +1,8 @@
 """What the audit says of a hold. Pure: everything is in the hold's document, so that any process may write it down."""
 
 from kitemesh_contracts import canonical
-from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold
+from kitemesh_runtime.audit import AuditRow
+from kitemesh_runtime.holds import HeldCall, Hold
 
 
 def audit_rows(hold: Hold) -> list[AuditRow]:

@@ -20,7 +20,7 @@ from kitemesh_runtime.documents_mongo import (
     take_time,
     to_document,
 )
-from kitemesh_runtime.execution_stores import Hold, HoldStatus, Verdict
+from kitemesh_runtime.holds import Hold, HoldStatus, Verdict
 from kitemesh_runtime.retention_mongo import TOMBSTONE
 
 UNAPPLIED_MS: Final = 5_000

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Decided, HeldCall, Hold, HoldStatus, Verdict
+from kitemesh_runtime.holds import Decided, HeldCall, Hold, HoldStatus, Verdict
 
 UNAPPLIED_S: Final = 5.0
 

@@ -14,7 +14,7 @@ from kitemesh_runtime.documents_mongo import Document, Pipeline
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.due_mongo import find_due
 from kitemesh_runtime.errors_mongo import duplicate
-from kitemesh_runtime.execution_stores import Decided, Hold, HoldStatus, Verdict
+from kitemesh_runtime.holds import Decided, Hold, HoldStatus, Verdict
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import dated
 

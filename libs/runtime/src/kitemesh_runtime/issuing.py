@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from kitemesh_contracts.commands import Priority
 from kitemesh_runtime import keyring
 from kitemesh_runtime.clock import Clock, SystemClock
-from kitemesh_runtime.stores import KeyRecord, Keys
+from kitemesh_runtime.keys import KeyRecord, Keys
 from kitemesh_runtime.tenancy import Limits
 
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.stores import KeyChanges, KeyRecord
+from kitemesh_runtime.keys import KeyChanges, KeyRecord
 from kitemesh_runtime.tenancy import Changes
 
 

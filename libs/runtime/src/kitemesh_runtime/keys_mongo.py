@@ -10,7 +10,7 @@ from kitemesh_contracts.errors import Bug
 from kitemesh_runtime.changes_mongo import CHANGED_AT, changes_of, latest_of
 from kitemesh_runtime.documents_mongo import Document, Pipeline, from_document, literal, to_document
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.stores import KeyChanges, KeyRecord
+from kitemesh_runtime.keys import KeyChanges, KeyRecord
 from kitemesh_runtime.tenancy import Changes
 
 COLLECTION: Final = "keys"

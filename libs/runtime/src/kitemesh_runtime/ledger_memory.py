@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from kitemesh_contracts.content import CallResult
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode, NotFound
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import GIVEN_UP, LedgerRow
+from kitemesh_runtime.ledger import GIVEN_UP, LedgerRow
 
 
 class MemoryLedger:

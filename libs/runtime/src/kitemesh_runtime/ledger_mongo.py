@@ -23,7 +23,7 @@ from kitemesh_runtime.documents_mongo import (
 )
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.errors_mongo import duplicate
-from kitemesh_runtime.execution_stores import GIVEN_UP, LedgerRow
+from kitemesh_runtime.ledger import GIVEN_UP, LedgerRow
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import KEPT, kept_for
 from kitemesh_runtime.writer_mongo import GroupedWriter

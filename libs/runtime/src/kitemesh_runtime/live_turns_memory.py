@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import GivenUp, Job, LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.live_turns import GivenUp, Job, LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 from kitemesh_runtime.turns_memory import Kept, Tombstone
 from kitemesh_runtime.usage import Note, bill_of
 

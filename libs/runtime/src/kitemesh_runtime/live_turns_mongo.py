@@ -32,10 +32,10 @@ from kitemesh_runtime.documents_mongo import (
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.due_mongo import find_due
 from kitemesh_runtime.errors_mongo import duplicate
-from kitemesh_runtime.execution_stores import GivenUp, Job, LiveStatus, LiveTurn
+from kitemesh_runtime.live_turns import GivenUp, Job, LiveStatus, LiveTurn
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import KEPT, kept_for
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 from kitemesh_runtime.turns_mongo import BILL, COLLECTION, DELETED, STORED, bill, note_rows
 from kitemesh_runtime.writer_mongo import GroupedWriter
 

@@ -13,9 +13,10 @@ from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.errors import KitemeshError
 from kitemesh_contracts.news import NewsItem
 from kitemesh_runtime.bus import Bus
-from kitemesh_runtime.execution_stores import Hold, LiveTurn
+from kitemesh_runtime.holds import Hold
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.metrics import NEWS_LOST
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 HoldNews = Literal["approval.requested", "approval.decided", "approval.expired", "approval.cancelled"]
 

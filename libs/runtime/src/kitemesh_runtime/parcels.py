@@ -10,7 +10,7 @@ import msgspec
 from kitemesh_contracts.codec import decode, encode
 from kitemesh_contracts.commands import INLINE_MAX_BYTES, Parcel
 from kitemesh_contracts.errors import ContractViolation, Unavailable
-from kitemesh_runtime.stores import Blobs
+from kitemesh_runtime.blobs import Blobs
 
 T = TypeVar("T")
 

@@ -17,12 +17,12 @@ from pymongo import ASCENDING, ReturnDocument, UpdateMany
 from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import Conflict
 from kitemesh_runtime import claims_mongo, conversations_mongo, holds_mongo, ledger_mongo, turns_mongo
+from kitemesh_runtime.claims import KEY_CLAIMS
 from kitemesh_runtime.conversation_updates_mongo import LOCKED
 from kitemesh_runtime.documents_mongo import Document, literal
 from kitemesh_runtime.driver_mongo import Database
 from kitemesh_runtime.retention import days_of
 from kitemesh_runtime.retention_mongo import KEPT, TOMBSTONE, kept_for
-from kitemesh_runtime.stores import KEY_CLAIMS
 from kitemesh_runtime.tenancy import DEFAULT_TENANT, Kind, TenantRecord, Tenants
 
 COLLECTION: Final = "retention"

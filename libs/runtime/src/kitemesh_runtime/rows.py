@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from kitemesh_contracts.content import CallResult, Step, ToolCall, UserMessage, user_text
 from kitemesh_contracts.errors import MEANINGS
-from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.stored_endings import ended_from
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 BLOCK: Final = 128
 """More than a turn has: a user's row, an answer, and at most 24 steps with 50 calls in all."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.rows import BLOCK, RowPage, RowQuery, rows_of, select
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 from kitemesh_runtime.turns_memory import Kept, Tombstone
 
 

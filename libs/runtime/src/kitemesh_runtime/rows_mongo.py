@@ -12,7 +12,7 @@ from kitemesh_contracts.errors import Bug, Conflict
 from kitemesh_contracts.ids import is_id
 from kitemesh_runtime.documents_mongo import Document, read
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LiveStatus
+from kitemesh_runtime.live_turns import LiveStatus
 from kitemesh_runtime.live_turns_mongo import decode_turn
 from kitemesh_runtime.rows import BLOCK, RowPage, RowQuery, select
 from kitemesh_runtime.turns_mongo import COLLECTION as TURNS

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from kitemesh_contracts.content import AssistantMessage, Step, ToolCall
 from kitemesh_contracts.deltas import HoldRef, TurnEnded
-from kitemesh_runtime.execution_stores import Hold, LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.holds import Hold
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 
 def ended_from(record: TurnRecord) -> TurnEnded:

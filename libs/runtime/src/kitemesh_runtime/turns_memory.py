@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 
 from kitemesh_contracts.content import FilePart, Message, UserMessage, files_of, user_text
 from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
-from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.rows import rows_of
-from kitemesh_runtime.stores import Erased, TurnRecord
+from kitemesh_runtime.turns import Erased, TurnRecord
 from kitemesh_runtime.usage import Note, bill_of
 
 _WORD: Final = re.compile(r"\w+")

@@ -17,11 +17,11 @@ from kitemesh_contracts.errors import Bug, Conflict, ErrorCode
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.documents_mongo import ABSENT, Document, Pipeline, encode, from_document, literal, to_document
 from kitemesh_runtime.driver_mongo import Database
-from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.retention import Days, default_days
 from kitemesh_runtime.retention_mongo import KEPT, TOMBSTONE
 from kitemesh_runtime.rows import rows_of
-from kitemesh_runtime.stores import Erased, TurnRecord
+from kitemesh_runtime.turns import Erased, TurnRecord
 from kitemesh_runtime.usage import bill_of
 from kitemesh_runtime.writer_mongo import GroupedWriter
 

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from kitemesh_contracts.content import Usage
 from kitemesh_contracts.deltas import TurnOutcome
-from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 By = Literal["day", "model", "key", "tenant"]
 

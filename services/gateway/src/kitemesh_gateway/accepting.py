@@ -33,11 +33,13 @@ from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.turns import RETRY_S, Turns
 from kitemesh_gateway.watches import Sink
 from kitemesh_runtime.bus import Bus
+from kitemesh_runtime.claims import Claims
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Job, LiveTurn, LiveTurns
+from kitemesh_runtime.conversations import Conversations
 from kitemesh_runtime.failpoints import guard, reach
+from kitemesh_runtime.live_turns import Job, LiveTurn, LiveTurns
 from kitemesh_runtime.news import News, accepted
-from kitemesh_runtime.stores import Claims, Conversations, TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 STORE_S: Final = 2.6
 """For claiming and inserting together, all tries: a refusal must be out within 3 s."""

@@ -17,7 +17,7 @@ from kitemesh_gateway.cancelling import Cancelling
 from kitemesh_runtime.clearing import Clearing
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.rows import Rows
-from kitemesh_runtime.stores import Turns
+from kitemesh_runtime.turns import Turns
 
 END_S: Final = 5.0
 """How long what was cancelled may take to end."""

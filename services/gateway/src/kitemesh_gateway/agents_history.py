@@ -16,10 +16,10 @@ from kitemesh_gateway.dialects.agents_bodies import parse_clear, parse_history
 from kitemesh_gateway.dialects.agents_rendering import blobs_of, history_out, holds_of
 from kitemesh_gateway.dialects.base import JSON
 from kitemesh_gateway.exchange import Exchange
+from kitemesh_runtime.blobs import Blobs
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import Hold, Holds
+from kitemesh_runtime.holds import Hold, Holds
 from kitemesh_runtime.rows import Row, Rows
-from kitemesh_runtime.stores import Blobs
 
 _SHOWN_BYTES: Final = 4 * (RESULT_SHOWN_CHARS + 1)
 """As many as one character more than is shown may have, so that it is told that there is more."""

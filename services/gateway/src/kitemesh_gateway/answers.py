@@ -13,7 +13,7 @@ from kitemesh_contracts.errors import BadRequest, Conflict, ErrorCode
 from kitemesh_gateway.dialects.base import Mistake, Mistakes
 from kitemesh_runtime import schemas
 from kitemesh_runtime.catalog import Catalog
-from kitemesh_runtime.execution_stores import HeldCall, Hold, Verdict
+from kitemesh_runtime.holds import HeldCall, Hold, Verdict
 from kitemesh_runtime.policies import first_rule
 from kitemesh_runtime.secret_arguments import MASK
 

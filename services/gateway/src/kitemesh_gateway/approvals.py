@@ -20,8 +20,9 @@ from kitemesh_gateway.dialects.native_bodies import DecisionIn, parse_decide
 from kitemesh_gateway.dialects.native_rendering import approval_out, hold_status
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.paging import PAGE_MAX, READS_MAX, cursor_of, read_query
+from kitemesh_runtime.audit import Audit, AuditRow
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import Audit, AuditRow, Hold, Holds, HoldStatus
+from kitemesh_runtime.holds import Hold, Holds, HoldStatus
 
 STATUSES: Final = get_args(HoldStatus)
 

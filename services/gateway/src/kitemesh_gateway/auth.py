@@ -25,8 +25,8 @@ from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.directory import Directory
+from kitemesh_runtime.keys import KeyRecord, Keys
 from kitemesh_runtime.metrics import KEY_LOOKUPS
-from kitemesh_runtime.stores import KeyRecord, Keys
 
 __all__ = ["Authenticator", "Principal", "may_name"]
 

@@ -20,12 +20,15 @@ from kitemesh_gateway.auth import Principal, may_name
 from kitemesh_gateway.dialects.native_answers import CancelOut, DispatchedCall
 from kitemesh_gateway.dialects.native_rendering import execution_status
 from kitemesh_gateway.relay import Relay
+from kitemesh_runtime.audit import Audit
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.call_stops import stop_calls
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import Audit, Holds, Ledger, LiveTurn, LiveTurns
 from kitemesh_runtime.hold_audit import audit_rows
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.holds import Holds
+from kitemesh_runtime.ledger import Ledger
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
+from kitemesh_runtime.turns import TurnRecord
 
 REASON: Final = "Cancelled on request"
 ASK_S: Final = 0.5

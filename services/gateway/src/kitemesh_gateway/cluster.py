@@ -29,8 +29,8 @@ from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.cluster_view import QueueView, queue_names, queue_views
 from kitemesh_runtime.dead_letters import DeadLetters
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.execution_stores import Holds
 from kitemesh_runtime.fleet import SILENCE_S, Fleet
+from kitemesh_runtime.holds import Holds
 
 T = TypeVar("T")
 

@@ -28,9 +28,11 @@ from kitemesh_gateway.dialects.conversations_rendering import (
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.paging import PAGE_MAX, READS_MAX, PageQuery, cursor_of, read_query
 from kitemesh_gateway.visibility import conversation_unknown, may_see
-from kitemesh_runtime.execution_stores import Holds, LiveTurn, LiveTurns
-from kitemesh_runtime.stores import Conversation, TurnRecord
-from kitemesh_runtime.stores import Conversations as ConversationStore
+from kitemesh_runtime.conversations import Conversation
+from kitemesh_runtime.conversations import Conversations as ConversationStore
+from kitemesh_runtime.holds import Holds
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
+from kitemesh_runtime.turns import TurnRecord
 
 
 class Conversations:

@@ -14,7 +14,7 @@ from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.paging import cursor_of, read_query
 from kitemesh_gateway.requeueing import Judged, Requeueing
 from kitemesh_runtime.dead_letters import DeadLetters, Letter
-from kitemesh_runtime.execution_stores import Ledger, LedgerState
+from kitemesh_runtime.ledger import Ledger, LedgerState
 
 STREAM: Final = "stream"
 DIGITS_MAX: Final = 18

@@ -20,10 +20,11 @@ from kitemesh_contracts.scopes import Scope
 from kitemesh_gateway.answers import Answer, verdicts_of
 from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.instants import iso
+from kitemesh_runtime.audit import Audit
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import Audit, Hold, Holds, Verdict
 from kitemesh_runtime.hold_audit import audit_rows
+from kitemesh_runtime.holds import Hold, Holds, Verdict
 
 __all__ = ["Answer", "Audience", "Deciding", "approval_gone", "approval_unknown"]
 

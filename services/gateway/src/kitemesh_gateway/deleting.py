@@ -20,9 +20,9 @@ from kitemesh_gateway.cancelling import Cancelling
 from kitemesh_gateway.visibility import conversation_unknown, may_see
 from kitemesh_runtime.clearing import LIVE, Clearing
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import LiveTurns
+from kitemesh_runtime.conversations import Conversation, Conversations, Waiting
+from kitemesh_runtime.live_turns import LiveTurns
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Conversation, Conversations, Waiting
 
 END_S: Final = 3.0
 """How long turns may take to end in the usual way, with their answer so far told to whoever waits for it."""

@@ -20,8 +20,9 @@ from kitemesh_gateway.dialects.native_rendering import (
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.paging import PAGE_MAX, READS_MAX, PageQuery, cursor_of, read_query
 from kitemesh_gateway.reattaching import Reattaching, last_event
-from kitemesh_runtime.execution_stores import Holds, LiveTurn, LiveTurns
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.holds import Holds
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
+from kitemesh_runtime.turns import TurnRecord
 
 STATUSES: Final[tuple[ExecutionStatus, ...]] = get_args(ExecutionStatus)
 

@@ -5,9 +5,10 @@ from typing import Final, NamedTuple
 from kitemesh_contracts.content import Step
 from kitemesh_contracts.deltas import TurnEnded
 from kitemesh_gateway.following import steps_of
-from kitemesh_runtime.execution_stores import Hold, Holds, LiveTurn, LiveTurns
+from kitemesh_runtime.holds import Hold, Holds
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
 from kitemesh_runtime.stored_endings import ended_from, held_from
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 
 class Found(NamedTuple):

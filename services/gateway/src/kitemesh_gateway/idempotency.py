@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from kitemesh_contracts.errors import BadRequest, ErrorCode
 from kitemesh_contracts.headers import IDEMPOTENCY_KEY
 from kitemesh_gateway.dialects.base import Mistake, Mistakes
-from kitemesh_runtime.stores import KEY_CLAIMS, Claim
+from kitemesh_runtime.claims import KEY_CLAIMS, Claim
 
 _KEY: Final = re.compile(r"\A[\x20-\x7e]{1,255}\Z")
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import FilePart, Message, Part, UserMessage, files_of
-from kitemesh_runtime.stores import Blobs
+from kitemesh_runtime.blobs import Blobs
 
 UNKEPT_S: Final = 2 * 86_400.0
 """Where no conversation is kept: as long as such a turn may wait for a decision."""

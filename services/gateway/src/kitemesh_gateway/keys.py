@@ -23,8 +23,8 @@ from kitemesh_gateway.principals import nameable
 from kitemesh_runtime import issuing
 from kitemesh_runtime.administration import Administration
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.stores import KeyRecord
-from kitemesh_runtime.stores import Keys as KeyStore
+from kitemesh_runtime.keys import KeyRecord
+from kitemesh_runtime.keys import Keys as KeyStore
 
 _SECRET: Final = {"Cache-Control": "no-store"}
 

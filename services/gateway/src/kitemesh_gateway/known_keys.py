@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from kitemesh_gateway.principals import Principal
-from kitemesh_runtime.stores import KeyRecord
+from kitemesh_runtime.keys import KeyRecord
 
 
 class Known(Struct):

@@ -8,8 +8,8 @@ from typing import Final
 
 from kitemesh_contracts.errors import Conflict, ErrorCode
 from kitemesh_gateway.refused import was_refused
-from kitemesh_runtime.execution_stores import LiveTurns
-from kitemesh_runtime.stores import MESSAGE_CLAIMS, Claims
+from kitemesh_runtime.claims import MESSAGE_CLAIMS, Claims
+from kitemesh_runtime.live_turns import LiveTurns
 
 
 def message_exists() -> Conflict:

@@ -11,7 +11,7 @@ from kitemesh_gateway.openapi_bodies import NAMED, Described, Schema
 from kitemesh_gateway.openapi_codes import BODY_CODES, SCOPED_CODES
 from kitemesh_gateway.openapi_parts import PAGE_PARAMETERS, Family, body_of, id_of, lookup, query
 from kitemesh_gateway.openapi_refusals import PROBLEMS
-from kitemesh_runtime.execution_stores import HoldStatus
+from kitemesh_runtime.holds import HoldStatus
 
 _HEADERS: Final[Mapping[str, str]] = {
     **NAMED,

@@ -8,7 +8,7 @@ from msgspec import Struct
 from kitemesh_contracts.commands import Priority
 from kitemesh_contracts.errors import ErrorCode, KitemeshError
 from kitemesh_contracts.scopes import Scope
-from kitemesh_runtime.stores import KeyRecord
+from kitemesh_runtime.keys import KeyRecord
 from kitemesh_runtime.tenancy import Limits, TenantRecord, merge_limits
 
 

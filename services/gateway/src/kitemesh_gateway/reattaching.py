@@ -25,8 +25,8 @@ from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
 from kitemesh_gateway.watches import Sink, Watched
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import LiveTurn, LiveTurns
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
+from kitemesh_runtime.turns import TurnRecord
 
 
 def facts_of(turn: LiveTurn | TurnRecord, position: Position | None = None) -> Facts:

@@ -2,8 +2,8 @@
 
 from kitemesh_contracts.content import AssistantMessage
 from kitemesh_contracts.errors import MEANINGS
-from kitemesh_runtime.execution_stores import LiveTurn
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 
 def was_refused(found: LiveTurn | TurnRecord) -> bool:

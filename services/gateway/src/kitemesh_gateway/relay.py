@@ -29,10 +29,11 @@ from kitemesh_gateway.watches import LOST, TAKEN_BACK, TIMED_OUT, Next, Sink, Wa
 from kitemesh_gateway.withdrawals import Withdrawals
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Holds, LiveTurns
+from kitemesh_runtime.conversations import Conversations
+from kitemesh_runtime.holds import Holds
+from kitemesh_runtime.live_turns import LiveTurns
 from kitemesh_runtime.metrics import FRAMES_LOST, FRAMES_RELAYED, HOP
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import Conversations
 
 TICK_S: Final = 0.5
 LOOKS_AT_ONCE: Final = 16

@@ -14,12 +14,15 @@ import msgspec
 from kitemesh_contracts.content import Usage
 from kitemesh_contracts.errors import Conflict, ErrorCode, KitemeshError
 from kitemesh_runtime.administration import Actor
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.conversations import Conversation
 from kitemesh_runtime.dead_letters import DeadLetters, Letter
-from kitemesh_runtime.execution_stores import AuditRow, GivenUp, LiveTurn
+from kitemesh_runtime.live_turns import GivenUp, LiveTurn
 from kitemesh_runtime.news import News, requeued
 from kitemesh_runtime.retention import DAY_MS, HOUR_MS, Days, default_days
-from kitemesh_runtime.stores import Conversation, Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns import TurnRecord
 
 NOBODYS: Final = "The message was gone before anybody could see whose it was"
 NOT_STORED: Final = "Its turn is not stored: it was a classic one, or was deleted, or has outlived its days"

@@ -22,7 +22,8 @@ from kitemesh_gateway.relay import Relay
 from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
 from kitemesh_gateway.watches import Sink, Watched
-from kitemesh_runtime.execution_stores import Hold, Holds, LiveTurns
+from kitemesh_runtime.holds import Hold, Holds
+from kitemesh_runtime.live_turns import LiveTurns
 
 
 class Resume:

@@ -26,7 +26,7 @@ from kitemesh_gateway.dialects.tenants_bodies import parse_tenant
 from kitemesh_gateway.exchange import Exchange
 from kitemesh_gateway.paging import cursor_of, read_query
 from kitemesh_runtime.administration import Administration, tenant_of, token_of
-from kitemesh_runtime.execution_stores import Audit
+from kitemesh_runtime.audit import Audit
 from kitemesh_runtime.tenancy import DEFAULT_TENANT, TenantRecord, merge
 from kitemesh_runtime.tenancy import Tenants as TenantStore
 

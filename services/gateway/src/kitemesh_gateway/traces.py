@@ -6,7 +6,7 @@ from kitemesh_contracts import subjects
 from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, TOOL, TURN
 from kitemesh_gateway.watches import Watched
 from kitemesh_runtime.bus import Bus
-from kitemesh_runtime.stores import Conversations
+from kitemesh_runtime.conversations import Conversations
 
 
 class Traces:

@@ -27,10 +27,10 @@ from kitemesh_gateway.wishes import allowed
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.conversations import Conversations
 from kitemesh_runtime.dependency import Dependency
 from kitemesh_runtime.failpoints import guard, reach
 from kitemesh_runtime.parcels import Parcels, pack_small
-from kitemesh_runtime.stores import Conversations
 from kitemesh_runtime.weights import order
 
 PUBLISH_S: Final = 2.6

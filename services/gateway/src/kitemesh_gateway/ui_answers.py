@@ -11,8 +11,10 @@ from kitemesh_gateway.auth import Principal
 from kitemesh_gateway.deciding import approval_gone, approval_unknown
 from kitemesh_gateway.dialects.run_chat_messages import Reply
 from kitemesh_gateway.visibility import conversation_unknown, may_see
-from kitemesh_runtime.execution_stores import Hold, Holds, LiveTurn, LiveTurns
-from kitemesh_runtime.stores import Conversations, TurnRecord
+from kitemesh_runtime.conversations import Conversations
+from kitemesh_runtime.holds import Hold, Holds
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
+from kitemesh_runtime.turns import TurnRecord
 
 LOOKUPS: Final = 4
 """So many messages with answers are looked at, the latest first; only one turn of a conversation can be held."""

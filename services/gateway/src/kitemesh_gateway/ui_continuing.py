@@ -16,7 +16,7 @@ from kitemesh_gateway.replies import Replies
 from kitemesh_gateway.turns import Turns
 from kitemesh_gateway.ui_answers import Answered
 from kitemesh_gateway.watches import Sink, Watched
-from kitemesh_runtime.execution_stores import Hold
+from kitemesh_runtime.holds import Hold
 
 
 class UiContinuing:

@@ -14,8 +14,9 @@ from kitemesh_gateway.positions import Position
 from kitemesh_gateway.reattaching import Reattaching, last_event
 from kitemesh_gateway.ui_chat import tells_operations
 from kitemesh_gateway.visibility import conversation_unknown, may_see
-from kitemesh_runtime.execution_stores import LiveTurn, LiveTurns
-from kitemesh_runtime.stores import Conversations, TurnRecord
+from kitemesh_runtime.conversations import Conversations
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
+from kitemesh_runtime.turns import TurnRecord
 
 AFTER: Final = "afterIdx"
 AFTER_DIGITS: Final = 9

@@ -2,7 +2,7 @@
 
 from kitemesh_contracts.errors import ErrorCode, NotFound
 from kitemesh_gateway.auth import Principal
-from kitemesh_runtime.stores import Conversation
+from kitemesh_runtime.conversations import Conversation
 
 
 def conversation_unknown() -> NotFound:

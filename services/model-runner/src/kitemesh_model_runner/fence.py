@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 from kitemesh_contracts.commands import Generate
 from kitemesh_contracts.topology import WORKER_DELIVERIES_MAX
 from kitemesh_runtime.bus import Delivery
-from kitemesh_runtime.execution_stores import Job, LiveTurn, LiveTurns
+from kitemesh_runtime.live_turns import Job, LiveTurn, LiveTurns
 
 REMEMBERED_MAX: Final = 1024
 

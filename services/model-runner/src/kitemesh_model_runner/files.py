@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from kitemesh_contracts.content import FilePart, Message, Part, TextPart, UserMessage
 from kitemesh_model_runner.provider import is_image, is_text
+from kitemesh_runtime.blobs import Blobs
 from kitemesh_runtime.catalog import Capability
-from kitemesh_runtime.stores import Blobs
 
 FILES_MAX_BYTES: Final = 32 * 1024 * 1024
 """Of one prompt's files, the newest first; no provider takes more in one request."""

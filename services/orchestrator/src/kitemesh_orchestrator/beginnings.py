@@ -28,9 +28,9 @@ from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.catalog import Agent
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Job, LiveTurns
+from kitemesh_runtime.live_turns import Job, LiveTurns
 from kitemesh_runtime.queueing import queued_s, waited_too_long
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 from kitemesh_runtime.worker import Done, Outcome
 
 UNKNOWN_AGENT: Final = ErrorInfo(code=ErrorCode.MODEL_UNKNOWN, message="The requested agent is no longer offered")

@@ -10,7 +10,7 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_contracts.events import CallsReturned, StepTimings
 from kitemesh_orchestrator.happenings import Answered, HoldAnswered, StepAnswered
 from kitemesh_orchestrator.states import Asked, Calling, Generating
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 
 _MS: Final = 1000.0
 

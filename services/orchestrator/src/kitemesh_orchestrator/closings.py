@@ -6,9 +6,9 @@ from kitemesh_contracts.errors import ErrorCode, ErrorInfo
 from kitemesh_orchestrator.happenings import Finish
 from kitemesh_orchestrator.request import NO_TEXTS, Texts, results_of
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, State
-from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.stored_endings import step_calls_of
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 
 def record_of(state: State, finish: Finish, ended_at_ms: int) -> TurnRecord:

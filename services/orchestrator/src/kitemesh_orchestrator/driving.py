@@ -31,9 +31,11 @@ from kitemesh_orchestrator.jobs import Jobs
 from kitemesh_orchestrator.judging import Terms
 from kitemesh_orchestrator.states import Calling, Generating, Running, State, is_durable
 from kitemesh_orchestrator.turn import decide, pending
-from kitemesh_runtime.execution_stores import GIVEN_UP, LiveTurn
 from kitemesh_runtime.failpoints import reach
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.ledger import GIVEN_UP
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns import TurnRecord
 
 MAX_RACES: Final = 50
 """Each lost race means that another event of the turn won: far more than a turn has at once."""

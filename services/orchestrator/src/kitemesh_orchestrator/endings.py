@@ -25,12 +25,14 @@ from kitemesh_orchestrator.salvage import Waiter
 from kitemesh_orchestrator.states import Calling, State
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
+from kitemesh_runtime.conversations import Promoted
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.metrics import HOP, TURNS_ENDED, TURNS_UNSTORED, TURNS_WAITING
 from kitemesh_runtime.parcels import Parcels, pack_small
 from kitemesh_runtime.stored_endings import ended_from
-from kitemesh_runtime.stores import Promoted, Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns import TurnRecord
 
 log: Final = structlog.get_logger()
 

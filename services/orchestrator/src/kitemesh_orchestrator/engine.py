@@ -37,10 +37,10 @@ from kitemesh_runtime import schemas
 from kitemesh_runtime.bus import Delivery
 from kitemesh_runtime.cancels import Cancels
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import Hold
 from kitemesh_runtime.failpoints import reach
+from kitemesh_runtime.holds import Hold
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 from kitemesh_runtime.worker import Done, Outcome, Retry
 
 STORE_AGAIN_S: Final = 0.5

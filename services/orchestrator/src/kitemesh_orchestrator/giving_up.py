@@ -17,9 +17,9 @@ from kitemesh_orchestrator.salvage import waiter_of
 from kitemesh_orchestrator.states import Accepted, Calling, Generating, State
 from kitemesh_orchestrator.whereabouts import Whereabouts
 from kitemesh_runtime.bus import Bus, Delivery
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 from kitemesh_runtime.parcels import Parcels
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 from kitemesh_runtime.worker import GiveUp
 
 EXHAUSTED: Final = ErrorInfo(code=ErrorCode.TURN_EXHAUSTED, message="The turn was given up after repeated failures")

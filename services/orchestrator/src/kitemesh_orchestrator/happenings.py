@@ -12,7 +12,7 @@ from kitemesh_contracts.deltas import TurnOutcome
 from kitemesh_contracts.errors import ErrorInfo
 from kitemesh_contracts.events import CallsReturned, StepCancelled, StepFailed, StepGenerated, StepTimings
 from kitemesh_orchestrator.states import Asked, Limits
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 
 
 class TurnSeated(Struct, frozen=True, kw_only=True):

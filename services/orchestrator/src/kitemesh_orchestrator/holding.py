@@ -22,8 +22,8 @@ from kitemesh_orchestrator.notices import Notices
 from kitemesh_orchestrator.states import Calling, Running
 from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import HeldCall, Hold, HoldStatus
 from kitemesh_runtime.hold_audit import audit_rows
+from kitemesh_runtime.holds import HeldCall, Hold, HoldStatus
 from kitemesh_runtime.metrics import HOLD_WAIT, HOLDS_ENDED, HOLDS_OPENED
 from kitemesh_runtime.stores import Stores
 

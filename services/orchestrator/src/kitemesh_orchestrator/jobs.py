@@ -22,9 +22,10 @@ from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.call_stops import stop_calls
 from kitemesh_runtime.catalog import Agent, History
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import Job, LiveTurn
+from kitemesh_runtime.live_turns import Job, LiveTurn
 from kitemesh_runtime.parcels import Parcels, pack_small
-from kitemesh_runtime.stores import Stores, TurnRecord
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns import TurnRecord
 
 LEAST_BUDGET_S: Final = 0.001
 RESULTS_MAX_CHARS: Final = 2_000_000

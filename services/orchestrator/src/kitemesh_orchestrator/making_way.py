@@ -16,7 +16,8 @@ from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.call_stops import stop_calls
 from kitemesh_runtime.catalog import Agent
 from kitemesh_runtime.catalog_file import CatalogHandle
-from kitemesh_runtime.execution_stores import Hold, LiveTurn
+from kitemesh_runtime.holds import Hold
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.stores import Stores
 
 ASK_S: Final = 0.5

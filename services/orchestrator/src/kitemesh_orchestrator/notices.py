@@ -23,10 +23,10 @@ from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.catalog_file import CatalogHandle
 from kitemesh_runtime.catalog_tools import Webhook, WebhookEvent
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Hold
+from kitemesh_runtime.holds import Hold
 from kitemesh_runtime.metrics import NOTICES
 from kitemesh_runtime.news import News, about_hold, ended, held
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 STEP: Final = 0
 """The step of a job that belongs to no turn: turns count theirs from 1."""

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from kitemesh_contracts.errors import KitemeshError
-from kitemesh_runtime.execution_stores import LiveTurns
+from kitemesh_runtime.live_turns import LiveTurns
 
 AFTER_S: Final = 0.3
 

@@ -21,7 +21,7 @@ from kitemesh_contracts.content import (
 from kitemesh_contracts.deltas import RESULT_SHOWN_CHARS
 from kitemesh_runtime.catalog import Agent, History
 from kitemesh_runtime.prompt_sizes import CHARACTERS_PER_TOKEN, total_characters
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.turns import TurnRecord
 
 Texts = Mapping[str, str]
 """Blob id to its text."""

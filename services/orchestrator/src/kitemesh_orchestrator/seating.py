@@ -11,7 +11,9 @@ from kitemesh_orchestrator.holding import LOCK_MARGIN_S
 from kitemesh_orchestrator.making_way import MakingWay
 from kitemesh_orchestrator.request import turns_within
 from kitemesh_runtime.catalog import Agent, History
-from kitemesh_runtime.stores import Seat, Stores, TurnRecord
+from kitemesh_runtime.conversations import Seat
+from kitemesh_runtime.stores import Stores
+from kitemesh_runtime.turns import TurnRecord
 
 log: Final = structlog.get_logger()
 

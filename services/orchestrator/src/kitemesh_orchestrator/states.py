@@ -10,7 +10,8 @@ from msgspec import Struct
 from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import Message, Step, Usage
 from kitemesh_contracts.events import StepTimings
-from kitemesh_runtime.execution_stores import Effect, Job
+from kitemesh_runtime.ledger import Effect
+from kitemesh_runtime.live_turns import Job
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from kitemesh_contracts.commands import StartTurn
 from kitemesh_contracts.content import Step
 from kitemesh_contracts.errors import ContractViolation
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Past, Running, outstanding
-from kitemesh_runtime.execution_stores import LiveTurn
+from kitemesh_runtime.live_turns import LiveTurn
 
 
 def to_live(state: Running, version: int) -> LiveTurn:

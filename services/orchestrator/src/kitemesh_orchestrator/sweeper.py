@@ -24,8 +24,8 @@ from kitemesh_runtime.bus import Bus
 from kitemesh_runtime.clearing import Clearing
 from kitemesh_runtime.clock import Clock
 from kitemesh_runtime.dependency import Dependency
-from kitemesh_runtime.execution_stores import LiveTurn
 from kitemesh_runtime.failpoints import reach
+from kitemesh_runtime.live_turns import LiveTurn
 from kitemesh_runtime.metrics import HOLDS_OLDEST, HOLDS_OPEN, TURNS_REDRIVEN
 from kitemesh_runtime.parcels import Parcels
 from kitemesh_runtime.stores import Stores

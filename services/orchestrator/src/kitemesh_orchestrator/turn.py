@@ -30,7 +30,7 @@ from kitemesh_orchestrator.happenings import (
     WorkLost,
 )
 from kitemesh_orchestrator.states import Accepted, Calling, Ended, Generating, Running, State, outstanding
-from kitemesh_runtime.execution_stores import Job
+from kitemesh_runtime.live_turns import Job
 
 MAX_ATTEMPTS: Final = 6
 """A step that was handed back or broke this often fails its turn."""

@@ -10,8 +10,8 @@ from typing import Final
 from kitemesh_contracts import subjects
 from kitemesh_contracts.topology import CONTROL, EVENT, MODEL, TOOL, TURN
 from kitemesh_runtime.bus import Bus
-from kitemesh_runtime.execution_stores import Job, LiveTurn
-from kitemesh_runtime.stores import Conversations
+from kitemesh_runtime.conversations import Conversations
+from kitemesh_runtime.live_turns import Job, LiveTurn
 
 
 class Whereabouts:

@@ -18,8 +18,9 @@ from kitemesh_contracts.content import CallResult
 from kitemesh_contracts.errors import Conflict, ErrorCode, ErrorInfo, Unavailable
 from kitemesh_contracts.topology import WORKER_ACK_WAIT_S
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Ledger, LedgerRow, LiveTurn, LiveTurns
 from kitemesh_runtime.failpoints import reach
+from kitemesh_runtime.ledger import Ledger, LedgerRow
+from kitemesh_runtime.live_turns import LiveTurn, LiveTurns
 from kitemesh_runtime.metrics import TOOL_CALLS, TOOL_DURATION, TOOL_OUTCOME_UNKNOWN
 from kitemesh_tool_executor.registry import Entry, Registry
 from kitemesh_tool_executor.results import BACKOFF_MAX_S, BACKOFF_S, Results

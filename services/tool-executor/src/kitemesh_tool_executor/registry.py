@@ -11,7 +11,7 @@ import structlog
 from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_tool_references import RESERVED
 from kitemesh_runtime.catalog_tools import Webhook
-from kitemesh_runtime.execution_stores import Effect
+from kitemesh_runtime.ledger import Effect
 from kitemesh_runtime.schemas import Schema, SchemaRefused, compiled
 from kitemesh_tool_executor.tool import Kind, Tool
 

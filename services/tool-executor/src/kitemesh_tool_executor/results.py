@@ -10,7 +10,7 @@ import structlog
 
 from kitemesh_contracts.content import CallResult
 from kitemesh_contracts.errors import ErrorCode, ErrorInfo, Unavailable
-from kitemesh_runtime.stores import Blobs
+from kitemesh_runtime.blobs import Blobs
 
 INLINE_MAX_BYTES: Final = 64 * 1024
 """Longer texts are stored and travel by name."""

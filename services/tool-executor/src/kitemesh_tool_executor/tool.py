@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from kitemesh_contracts.errors import ErrorCode, ToolFailed
 from kitemesh_runtime.catalog import Catalog
-from kitemesh_runtime.execution_stores import Effect
+from kitemesh_runtime.ledger import Effect
 
 
 class Call(NamedTuple):

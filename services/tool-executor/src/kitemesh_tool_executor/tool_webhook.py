@@ -20,7 +20,7 @@ from kitemesh_runtime.catalog import Catalog
 from kitemesh_runtime.catalog_tool_references import RESERVED
 from kitemesh_runtime.catalog_tools import Webhook
 from kitemesh_runtime.clock import Clock
-from kitemesh_runtime.execution_stores import Effect
+from kitemesh_runtime.ledger import Effect
 from kitemesh_tool_executor.credentials import not_configured
 from kitemesh_tool_executor.egress import Egress
 from kitemesh_tool_executor.http_answer import is_success, refusal

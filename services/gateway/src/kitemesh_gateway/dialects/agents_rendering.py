@@ -12,7 +12,7 @@ from kitemesh_contracts.errors import MEANINGS, ErrorCode
 from kitemesh_gateway.dialects.agents_answers import HistoryOut, MetaOut, RowOut, call_out
 from kitemesh_gateway.instants import iso
 from kitemesh_runtime.catalog_tools import Tool
-from kitemesh_runtime.execution_stores import Hold
+from kitemesh_runtime.holds import Hold
 from kitemesh_runtime.rows import Row, RowPage
 from kitemesh_runtime.secret_arguments import mask
 

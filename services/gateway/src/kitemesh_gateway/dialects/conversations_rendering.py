@@ -18,8 +18,10 @@ from kitemesh_gateway.dialects.conversations_answers import ConversationOut, Fil
 from kitemesh_gateway.dialects.native_answers import CallOut
 from kitemesh_gateway.dialects.native_rendering import execution_out
 from kitemesh_gateway.instants import iso
-from kitemesh_runtime.execution_stores import Hold, LiveTurn
-from kitemesh_runtime.stores import Conversation, TurnRecord
+from kitemesh_runtime.conversations import Conversation
+from kitemesh_runtime.holds import Hold
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 Role = Literal["system", "user", "assistant", "tool"]
 

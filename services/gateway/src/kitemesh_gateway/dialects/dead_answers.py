@@ -9,7 +9,8 @@ from kitemesh_contracts.subjects import ROOT
 from kitemesh_gateway.dialects.native_answers import ExecutionStatus
 from kitemesh_gateway.dialects.native_rendering import execution_status
 from kitemesh_runtime.dead_letters import Letter
-from kitemesh_runtime.execution_stores import GivenUp, LedgerState
+from kitemesh_runtime.ledger import LedgerState
+from kitemesh_runtime.live_turns import GivenUp
 
 _JOBS: Final = ("model", "tool")
 

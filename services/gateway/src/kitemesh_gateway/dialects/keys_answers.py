@@ -7,7 +7,7 @@ from msgspec import Struct
 from kitemesh_contracts.commands import Priority
 from kitemesh_gateway.instants import iso
 from kitemesh_runtime.issuing import state_of
-from kitemesh_runtime.stores import KeyRecord
+from kitemesh_runtime.keys import KeyRecord
 from kitemesh_runtime.tenancy import Limits
 
 

@@ -10,7 +10,7 @@ from kitemesh_gateway.dialects.completions_messages import Body
 from kitemesh_gateway.dialects.limits_bodies import Id, LimitsIn, Line, Models, PriorityIn, limits_of
 from kitemesh_gateway.dialects.mistakes import mistakes_of, wrong
 from kitemesh_runtime.administration import GRACE_S
-from kitemesh_runtime.stores import KeyChanges
+from kitemesh_runtime.keys import KeyChanges
 
 NAME_MAX_CHARS: Final = 200
 LIFETIME_MAX_S: Final = 10 * 365 * 86_400

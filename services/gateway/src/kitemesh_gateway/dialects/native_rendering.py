@@ -26,10 +26,12 @@ from kitemesh_gateway.dialects.native_answers import (
     UsageOut,
 )
 from kitemesh_gateway.instants import iso
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.call_sentences import MASK, mask_arguments
 from kitemesh_runtime.catalog_tools import Tool
-from kitemesh_runtime.execution_stores import AuditRow, HeldCall, Hold, HoldStatus, LiveTurn, Verdict
-from kitemesh_runtime.stores import TurnRecord
+from kitemesh_runtime.holds import HeldCall, Hold, HoldStatus, Verdict
+from kitemesh_runtime.live_turns import LiveTurn
+from kitemesh_runtime.turns import TurnRecord
 
 CallStatus = Literal[
     "held", "running", "completed", "failed", "denied", "cancelled", "outcome_unknown", "client", "unfinished"

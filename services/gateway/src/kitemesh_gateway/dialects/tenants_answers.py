@@ -9,7 +9,7 @@ from kitemesh_contracts.commands import Priority
 from kitemesh_gateway.dialects.keys_answers import LimitsOut, limits_out
 from kitemesh_gateway.instants import iso
 from kitemesh_runtime.administration import token_of
-from kitemesh_runtime.execution_stores import AuditRow
+from kitemesh_runtime.audit import AuditRow
 from kitemesh_runtime.tenancy import TenantRecord
 
 
