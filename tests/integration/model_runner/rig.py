@@ -5,7 +5,7 @@ import base64
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -40,6 +40,7 @@ from upstream import Upstream
 TENANT = "acme"
 GATEWAY = "gateway-1"
 WAIT_S = 10.0
+_GET_EVENT: Final = "$JS.API.STREAM.MSG.GET.KM_EVENT"
 SLOTS = 8
 _numbers = itertools.count(1)
 
@@ -194,8 +195,12 @@ class Rig(NamedTuple):
         kind = event.__struct_config__.tag
         assert isinstance(kind, str)
         question = msgspec.json.encode({"last_by_subj": subjects.event(kind, event.turn)})
-        answer = await self.bus.request("$JS.API.STREAM.MSG.GET.KM_EVENT", question, timeout_s=5)
-        kept = base64.b64decode(msgspec.json.decode(answer)["message"]["hdrs"]).decode()
+        found: dict[str, Any] = {}
+        async with asyncio.timeout(5):
+            # Who listens hears it a moment before the stream has it.
+            while "message" not in found:
+                found = msgspec.json.decode(await self.bus.request(_GET_EVENT, question, timeout_s=5))
+        kept = base64.b64decode(found["message"]["hdrs"]).decode()
         return next(line.split(": ", 1)[1] for line in kept.splitlines() if line.startswith(MSG_ID))
 
     def beat(self) -> None:
