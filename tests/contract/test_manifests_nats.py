@@ -112,6 +112,7 @@ async def test_a_service_connects_with_tls_as_its_own_user(nodes: tuple[Node, ..
         url = access.bus_url(f"tls://localhost:{nodes[0].client}", user)
         async with open_bus(url, name="test", inbox_prefix=f"_INBOX.{user}", connect_timeout_s=5) as bus:
             await bus.barrier()
+            assert bus.connected
 
 
 async def test_a_server_whose_authority_is_not_trusted_is_not_talked_to(

@@ -291,8 +291,8 @@ async def test_a_bus_that_goes_and_comes_back_costs_neither_a_result_nor_a_secon
         event = await returned(rig)
         assert (event.turn, event.results[0].text) == (job.turn, "true")
         await rig.emptied()
-        # A server that was killed may have forgotten that it delivered the job; what is safe may then run again.
-        assert len(seen) == 1 or effect == "safe"
+        # A killed server may forget one delivery, and then delivers again at once: what is safe may run once more.
+        assert len(seen) <= (2 if effect == "safe" else 1)
 
 
 async def test_a_redelivery_to_the_same_process_joins_the_calls_that_run(rig: ExecutorRig) -> None:
